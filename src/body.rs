@@ -1,0 +1,148 @@
+//! The one body type, towards the origin and towards the client.
+//!
+//! A newtype from day one: an alias of boxes would leak into every signature and break `Send`
+//! inference. Frames are data only; trailers are dropped on both ways, because an origin may merge
+//! them into its header fields.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::observe::Record;
+use crate::upstream::OriginBody;
+
+/// Bytes on their way.
+pub struct Body {
+    source: Source,
+    /// Rides with the response body, counts its bytes, and is written when the body is dropped: at its
+    /// end, or when the client hangs up.
+    record: Option<Box<Record>>,
+}
+
+enum Source {
+    Empty,
+    Full(Option<Bytes>),
+    Client(Incoming),
+    Origin(Box<OriginBody>),
+}
+
+/// Why a body ended before its end.
+#[derive(Debug)]
+pub enum BodyError {
+    /// The client closed, reset its stream, or broke the framing.
+    Client(hyper::Error),
+    /// The origin closed too early, stalled, or broke the framing.
+    Origin(std::io::Error),
+}
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Client(error) => write!(f, "the client's body broke off: {error}"),
+            Self::Origin(error) => write!(f, "the origin's body broke off: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for BodyError {}
+
+impl Body {
+    /// No body at all.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self { source: Source::Empty, record: None }
+    }
+
+    /// A body that is here already.
+    pub fn full(bytes: impl Into<Bytes>) -> Self {
+        Self { source: Source::Full(Some(bytes.into())), record: None }
+    }
+
+    /// What a client sends.
+    #[must_use]
+    pub fn client(incoming: Incoming) -> Self {
+        Self { source: Source::Client(incoming), record: None }
+    }
+
+    /// What the origin sends.
+    #[must_use]
+    pub fn origin(body: OriginBody) -> Self {
+        Self { source: Source::Origin(Box::new(body)), record: None }
+    }
+
+    /// The same body with the record that it completes.
+    #[must_use]
+    pub fn recorded(self, record: Box<Record>) -> Self {
+        Self { record: Some(record), ..self }
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        let frame = match &mut this.source {
+            Source::Empty => None,
+            Source::Full(bytes) => bytes.take().filter(|b| !b.is_empty()).map(Ok),
+            Source::Client(incoming) => loop {
+                match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
+                    None => break None,
+                    Some(Err(error)) => break Some(Err(BodyError::Client(error))),
+                    Some(Ok(frame)) => {
+                        if let Ok(data) = frame.into_data() {
+                            break Some(Ok(data));
+                        }
+                    }
+                }
+            },
+            Source::Origin(body) => ready!(body.poll_data(cx)).map(|data| data.map_err(BodyError::Origin)),
+        };
+        if let Some(record) = &mut this.record {
+            match &frame {
+                Some(Ok(data)) => record.sent(data.len()),
+                Some(Err(error)) => record.broke_off(error),
+                None => record.complete(),
+            }
+        }
+        Poll::Ready(frame.map(|data| data.map(Frame::data)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Empty => true,
+            Source::Full(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Source::Client(incoming) => incoming.is_end_stream(),
+            Source::Origin(body) => body.is_end(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Empty => SizeHint::with_exact(0),
+            Source::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Source::Client(incoming) => incoming.size_hint(),
+            Source::Origin(body) => body.remaining().map_or_else(SizeHint::default, SizeHint::with_exact),
+        }
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match &self.source {
+            Source::Empty => "empty",
+            Source::Full(_) => "full",
+            Source::Client(_) => "client",
+            Source::Origin(_) => "origin",
+        };
+        f.debug_struct("Body").field("source", &kind).finish_non_exhaustive()
+    }
+}

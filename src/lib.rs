@@ -1,0 +1,12 @@
+//! Ravelin: a security reverse proxy that stands in front of a TYPO3 web server.
+
+pub mod body;
+pub mod clock;
+pub mod config;
+pub mod fields;
+pub mod head;
+pub mod observe;
+pub mod refusal;
+pub mod reply;
+pub mod step;
+pub mod upstream;
