@@ -47,8 +47,8 @@ impl<'a> Head<'a> {
         self.fields.get(name)
     }
 
-    /// Every value of `name`, in order.
-    pub fn all(&self, name: &HeaderName) -> impl Iterator<Item = &'a HeaderValue> + use<'a> {
+    /// Every value of `name`, in order; chains of proxies are read from the end.
+    pub fn all(&self, name: &HeaderName) -> impl DoubleEndedIterator<Item = &'a HeaderValue> + use<'a> {
         self.fields.get_all(name).iter()
     }
 

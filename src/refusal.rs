@@ -17,6 +17,8 @@ pub enum Reason {
     BadTarget,
     /// CONNECT, TRACE or TRACK: never forwarded.
     ForbiddenMethod,
+    /// The fields that delimit the body are not exactly one clear statement (RFC 9112 section 6).
+    BadFraming,
     /// `Expect` is something other than `100-continue` (RFC 9110 section 10.1.1).
     Expectation,
     /// More header fields than allowed.
@@ -29,6 +31,8 @@ pub enum Reason {
     BadHost,
     /// The host belongs to no site.
     UnknownHost,
+    /// The host belongs to no site, and the operator prefers to say no more than 404.
+    NoSuchHost,
     /// TLS was negotiated for another site than Host names.
     Misdirected,
     /// The path cannot be normalised without guessing.
@@ -84,15 +88,17 @@ pub struct Row {
 
 impl Reason {
     /// Every reason, in the order of the table.
-    pub const ALL: [Reason; 25] = [
+    pub const ALL: [Reason; 27] = [
         Reason::BadTarget,
         Reason::ForbiddenMethod,
+        Reason::BadFraming,
         Reason::Expectation,
         Reason::TooManyHeaders,
         Reason::HeadersTooLarge,
         Reason::TargetTooLong,
         Reason::BadHost,
         Reason::UnknownHost,
+        Reason::NoSuchHost,
         Reason::Misdirected,
         Reason::BadPath,
         Reason::MethodNotAllowed,
@@ -155,6 +161,13 @@ impl Reason {
                 "This kind of request is not served here.",
                 "CONNECT, TRACE and TRACK are never forwarded; no setting allows them.",
             )),
+            Reason::BadFraming => closing(row(
+                "bad-framing",
+                StatusCode::BAD_REQUEST,
+                Step::Framing,
+                "The request does not say clearly where it ends.",
+                "Transfer-Encoding, Content-Length or a connection-specific field is malformed; ordinary clients never send this.",
+            )),
             Reason::Expectation => closing(row(
                 "expectation-failed",
                 StatusCode::EXPECTATION_FAILED,
@@ -196,6 +209,13 @@ impl Reason {
                 Step::Host,
                 "The site you asked for is not served here.",
                 "Add the host to `hosts` of a `[[site]]` if it should be.",
+            ),
+            Reason::NoSuchHost => row(
+                "no-such-host",
+                StatusCode::NOT_FOUND,
+                Step::Host,
+                "There is nothing here.",
+                "Add the host to `hosts` of a `[[site]]` if it should be served; `unknown_host = 421` names the cause.",
             ),
             Reason::Misdirected => row(
                 "misdirected",
