@@ -4,6 +4,7 @@ pub mod body;
 pub mod clock;
 pub mod config;
 pub mod fields;
+pub mod guard;
 pub mod head;
 pub mod observe;
 pub mod refusal;

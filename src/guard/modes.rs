@@ -1,0 +1,120 @@
+//! Which rules are off, reported or enforced.
+
+use crate::config::complaint::Complaints;
+use crate::config::section::{Placed, Reading, Section, Text};
+use crate::config::units::Mode;
+
+/// What one layer's `[rules]` says.
+#[derive(Clone, Debug, Default)]
+pub struct Raw {
+    every: Written,
+    method: Written,
+    path: Written,
+    headers: Written,
+    host: Written,
+}
+
+type Written = Option<Placed<Text<Mode>>>;
+
+/// The mode of each rule.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Modes {
+    /// The allow-list of methods.
+    pub method: Mode,
+    /// Paths that cannot be normalised.
+    pub path: Mode,
+    /// Request fields that no honest client sends.
+    pub headers: Mode,
+    /// Hosts that belong to no site. Read from the top of the file, since no site is known yet.
+    pub host: Mode,
+}
+
+impl Raw {
+    /// Reads the table `rules` and closes it.
+    pub fn read(section: &mut Section<'_>, reading: &mut Reading<'_>) -> Self {
+        let Some(mut rules) = section.section(reading, "rules") else { return Self::default() };
+        let raw = Self {
+            every: rules.get(reading, "mode"),
+            method: rules.get(reading, "method"),
+            path: rules.get(reading, "path"),
+            headers: rules.get(reading, "headers"),
+            host: rules.get(reading, "host"),
+        };
+        rules.finish(reading);
+        raw
+    }
+
+    /// This layer with a more specific one laid over it. A layer's `mode` speaks for every rule that the
+    /// layer does not name: `mode = "report"` in a site reports all of them, whatever the file says.
+    #[must_use]
+    pub fn over(self, specific: Self) -> Self {
+        let every = &specific.every;
+        let lay = |general: Written, specific: Written| specific.or_else(|| every.clone()).or(general);
+        Self {
+            method: lay(self.method, specific.method),
+            path: lay(self.path, specific.path),
+            headers: lay(self.headers, specific.headers),
+            host: lay(self.host, specific.host),
+            every: specific.every.or(self.every),
+        }
+    }
+
+    /// Enforced where nothing was written.
+    pub fn compile(self, _complaints: &mut Complaints) -> Modes {
+        let word = |written: Written| written.map(|placed| placed.value.0);
+        let every = word(self.every).unwrap_or_default();
+        Modes {
+            method: word(self.method).unwrap_or(every),
+            path: word(self.path).unwrap_or(every),
+            headers: word(self.headers).unwrap_or(every),
+            host: word(self.host).unwrap_or(every),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guard::testing;
+
+    fn raw(text: &str) -> Raw {
+        let (raw, complaints) = testing::read(text, Raw::read);
+        assert!(complaints.is_empty(), "{complaints}");
+        raw
+    }
+
+    fn modes(layers: &[&str]) -> Modes {
+        let raw = layers.iter().fold(Raw::default(), |below, layer| below.over(raw(layer)));
+        raw.compile(&mut Complaints::default())
+    }
+
+    #[test]
+    fn everything_is_enforced_unless_said() {
+        assert_eq!(modes(&[]), Modes::default());
+        assert_eq!(Modes::default().path, Mode::Enforce);
+    }
+
+    #[test]
+    fn a_layers_mode_speaks_for_the_rules_it_does_not_name() {
+        let modes = modes(&["[rules]\nmethod = \"off\"", "[rules]\nmode = \"report\"\npath = \"enforce\""]);
+        assert_eq!(modes.method, Mode::Report);
+        assert_eq!(modes.path, Mode::Enforce);
+        assert_eq!(modes.headers, Mode::Report);
+        assert_eq!(modes.host, Mode::Report);
+    }
+
+    #[test]
+    fn a_rule_named_more_specifically_wins() {
+        let modes = modes(&["[rules]\nmode = \"report\"", "[rules]\nmethod = \"off\""]);
+        assert_eq!(modes.method, Mode::Off);
+        assert_eq!(modes.path, Mode::Report);
+    }
+
+    #[test]
+    fn unknown_rules_are_complained_about() {
+        let (_, complaints) = testing::read("[rules]\nmethods = \"off\"", Raw::read);
+        assert!(complaints.to_string().contains("did you mean `method`?"), "{complaints}");
+        let (_, complaints) = testing::read("[rules]\nmode = \"reprot\"", Raw::read);
+        assert!(complaints.to_string().contains("did you mean `report`?"), "{complaints}");
+    }
+}
