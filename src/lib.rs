@@ -1,6 +1,7 @@
 //! Ravelin: a security reverse proxy that stands in front of a TYPO3 web server.
 
 pub mod body;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod fields;

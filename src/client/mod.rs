@@ -1,0 +1,263 @@
+//! Who asks: the peer of the connection, or the client that a trusted proxy in front names.
+
+pub mod cidr;
+pub mod forwarded;
+pub mod key;
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::header::FORWARDED;
+use http::{HeaderName, HeaderValue};
+use ipnet::IpNet;
+
+use crate::config::complaint::Complaints;
+use crate::config::section::{Placed, Reading, Section, Text};
+use crate::head::Head;
+use cidr::NetSet;
+use key::{Key, Prefix};
+
+/// The other end of a connection.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Its address and port; with the PROXY protocol, the address that it tells.
+    pub addr: SocketAddr,
+    /// The address and port that it connected to.
+    pub local: SocketAddr,
+    /// What was negotiated, if it speaks TLS.
+    pub tls: Option<TlsFacts>,
+    /// The number of the listener.
+    pub listener: usize,
+}
+
+/// What a TLS handshake settled.
+#[derive(Clone, Debug)]
+pub struct TlsFacts {
+    /// The server name that the client sent (SNI), lower-case.
+    pub sni: Option<Box<str>>,
+    /// The protocol version, as the log shows it.
+    pub version: &'static str,
+    /// The cipher suite, as the log shows it.
+    pub cipher: &'static str,
+    /// Whether an earlier session was resumed.
+    pub resumed: bool,
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// The address that the origin is told, and that counts for limits. Never an IPv4-mapped IPv6 address.
+    pub addr: IpAddr,
+    /// Whether the peer is a trusted proxy.
+    pub trusted: bool,
+    /// Whether a trusted proxy says that the client reached it over https. The connection to Ravelin itself
+    /// may be TLS as well; that is the peer's to say.
+    pub secure: bool,
+}
+
+/// What `[client]` says.
+#[derive(Clone, Debug, Default)]
+pub struct Raw {
+    trusted_proxies: Option<Placed<Vec<Placed<Text<IpNet>>>>>,
+    ipv6_prefix: Option<Placed<u64>>,
+}
+
+/// Whom to believe, and what counts as one client.
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    trusted: NetSet,
+    prefix: Prefix,
+}
+
+impl Raw {
+    /// Reads the table `client` and closes it.
+    pub fn read(section: &mut Section<'_>, reading: &mut Reading<'_>) -> Self {
+        let Some(mut client) = section.section(reading, "client") else { return Self::default() };
+        let raw = Self {
+            trusted_proxies: client.get(reading, "trusted_proxies"),
+            ipv6_prefix: client.get(reading, "ipv6_prefix"),
+        };
+        client.finish(reading);
+        raw
+    }
+
+    /// This layer with a more specific one laid over it.
+    #[must_use]
+    pub fn over(self, specific: Self) -> Self {
+        Self {
+            trusted_proxies: specific.trusted_proxies.or(self.trusted_proxies),
+            ipv6_prefix: specific.ipv6_prefix.or(self.ipv6_prefix),
+        }
+    }
+
+    /// Nobody is trusted unless written.
+    pub fn compile(self, complaints: &mut Complaints) -> Policy {
+        let nets = self.trusted_proxies.map_or_else(Vec::new, |placed| placed.value);
+        for net in nets.iter().filter(|net| net.value.0.prefix_len() == 0) {
+            let message =
+                format!("`{}` trusts everybody: any client can choose its own address", net.value.0);
+            let hint = "name the addresses of the proxies in front, such as the subnets of a load balancer";
+            complaints.warning(Some(&net.place), message, Some(hint.to_owned()));
+        }
+        Policy {
+            trusted: nets.into_iter().map(|net| net.value.0).collect(),
+            prefix: self.ipv6_prefix.map_or_else(Prefix::default, |bits| prefix(&bits, complaints)),
+        }
+    }
+}
+
+fn prefix(bits: &Placed<u64>, complaints: &mut Complaints) -> Prefix {
+    u8::try_from(bits.value).ok().and_then(Prefix::new).unwrap_or_else(|| {
+        let message = format!("`client.ipv6_prefix` is {}: it must lie between 32 and 128", bits.value);
+        let hint = "64 is what one household or server gets; 128 counts every address alone";
+        complaints.error(Some(&bits.place), message, Some(hint.to_owned()));
+        Prefix::default()
+    })
+}
+
+impl Policy {
+    /// Whether `addr` is a trusted proxy.
+    #[must_use]
+    pub fn trusts(&self, addr: IpAddr) -> bool {
+        self.trusted.contains(addr)
+    }
+
+    /// What counts as one client for limits.
+    #[must_use]
+    pub fn key(&self, addr: IpAddr) -> Key {
+        Key::new(addr, self.prefix)
+    }
+}
+
+static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// Who asks. No field counts unless the peer is a trusted proxy; then the chain is walked from its end, past
+/// every trusted proxy, to the first address that is none.
+#[must_use]
+pub fn identify(policy: &Policy, peer: &Peer, head: &Head<'_>) -> Client {
+    let addr = peer.addr.ip().to_canonical();
+    if !policy.trusts(addr) {
+        return Client { addr, trusted: false, secure: false };
+    }
+    Client { addr: walk(policy, addr, head), trusted: true, secure: secure(head) }
+}
+
+/// X-Forwarded-For, and Forwarded only where there is none: a proxy that writes the one may pass the other on
+/// as a client sent it.
+fn walk(policy: &Policy, peer: IpAddr, head: &Head<'_>) -> IpAddr {
+    let trusts = |addr| policy.trusts(addr);
+    if head.get(&X_FORWARDED_FOR).is_some() {
+        let lines = head.all(&X_FORWARDED_FOR).map(HeaderValue::as_bytes).rev();
+        return forwarded::walk(peer, lines.flat_map(forwarded::hops), trusts);
+    }
+    let lines = head.all(&FORWARDED).map(HeaderValue::as_bytes).rev();
+    let hops = lines.flat_map(forwarded::elements).map(forwarded::node);
+    forwarded::walk(peer, hops, trusts)
+}
+
+/// What the nearest proxy says of the client's connection: the last entry, for it wrote that one.
+fn secure(head: &Head<'_>) -> bool {
+    let https = |word: &[u8]| word.eq_ignore_ascii_case(b"https");
+    if let Some(line) = head.all(&X_FORWARDED_PROTO).next_back() {
+        return https(forwarded::last(line.as_bytes()));
+    }
+    if head.get(&X_FORWARDED_FOR).is_some() {
+        return false;
+    }
+    let element =
+        head.all(&FORWARDED).next_back().and_then(|line| forwarded::elements(line.as_bytes()).next());
+    element.and_then(|element| forwarded::parameter(element, b"proto")).is_some_and(https)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Version;
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::guard::testing;
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Case {
+        name: String,
+        peer: String,
+        #[serde(default)]
+        trusted: Vec<String>,
+        #[serde(default)]
+        fields: Vec<(String, String)>,
+        client: IpAddr,
+        #[serde(default)]
+        secure: bool,
+    }
+
+    fn policy(trusted: &[String]) -> Policy {
+        let nets: Vec<String> = trusted.iter().map(|net| format!("\"{net}\"")).collect();
+        let text = format!("[client]\ntrusted_proxies = [{}]", nets.join(", "));
+        let (raw, complaints) = testing::read(&text, Raw::read);
+        assert!(complaints.is_empty(), "{complaints}");
+        raw.compile(&mut Complaints::default())
+    }
+
+    fn peer(addr: &str) -> Peer {
+        let addr: IpAddr = addr.parse().unwrap();
+        let local = SocketAddr::from(([127, 0, 0, 1], 443));
+        Peer { addr: SocketAddr::new(addr, 50_000), local, tls: None, listener: 0 }
+    }
+
+    #[test]
+    fn the_corpus_of_chains() {
+        let corpus: Vec<Case> =
+            serde_norway::from_str(include_str!("../../tests/corpus/forwarded.yaml")).unwrap();
+        for case in corpus {
+            let fields: Vec<_> = case.fields.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+            let parts = testing::head("GET", "/", Version::HTTP_11, &fields);
+            let policy = policy(&case.trusted);
+            let client = identify(&policy, &peer(&case.peer), &Head::new(&parts));
+            assert_eq!((client.addr, client.secure), (case.client, case.secure), "{}", case.name);
+            let trusted = policy.trusts(case.peer.parse().unwrap());
+            assert_eq!(client.trusted, trusted, "{}", case.name);
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_do_not_hide_the_last_hop() {
+        let mut parts = testing::head("GET", "/", Version::HTTP_11, &[]);
+        let chain = http::HeaderValue::from_bytes(b"\xff\xfe, 203.0.113.9").unwrap();
+        parts.headers.insert(&X_FORWARDED_FOR, chain);
+        let client = identify(&policy(&["10.0.0.0/8".to_owned()]), &peer("10.0.0.1"), &Head::new(&parts));
+        assert_eq!(client.addr, IpAddr::from([203, 0, 113, 9]));
+    }
+
+    #[test]
+    fn trusting_everybody_is_warned_about() {
+        let (raw, _) = testing::read("[client]\ntrusted_proxies = [\"0.0.0.0/0\", \"::/0\"]", Raw::read);
+        let mut complaints = Complaints::default();
+        raw.compile(&mut complaints);
+        assert_eq!(complaints.iter().count(), 2);
+        assert!(!complaints.has_errors());
+    }
+
+    #[test]
+    fn mistakes_are_complained_about() {
+        for (text, said) in [
+            ("[client]\ntrusted_proxys = []", "did you mean `trusted_proxies`?"),
+            ("[client]\ntrusted_proxies = [\"10.0.0.1/8\"]", "did you mean `10.0.0.0/8`?"),
+            ("[client]\nipv6_prefix = 8", "between 32 and 128"),
+            ("[client]\nipv6_prefix = 320", "between 32 and 128"),
+        ] {
+            let (raw, mut complaints) = testing::read(text, Raw::read);
+            raw.compile(&mut complaints);
+            assert!(complaints.has_errors() && complaints.to_string().contains(said), "{text}: {complaints}");
+        }
+    }
+
+    #[test]
+    fn one_client_is_an_ipv4_address_or_an_ipv6_prefix() {
+        let (raw, _) = testing::read("[client]\nipv6_prefix = 56", Raw::read);
+        let policy = raw.compile(&mut Complaints::default());
+        let key = |addr: &str| policy.key(addr.parse().unwrap());
+        assert_eq!(key("2001:db8:0:1::1"), key("2001:db8:0:ff::2"));
+        assert_ne!(key("2001:db8:0:1::1"), key("2001:db8:0:100::1"));
+    }
+}
