@@ -11,4 +11,5 @@ pub mod observe;
 pub mod refusal;
 pub mod reply;
 pub mod step;
+pub mod tls;
 pub mod upstream;

@@ -1,0 +1,111 @@
+//! A TCP connection as hyper reads and writes it, beginning with the bytes that sniffing has taken.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf as _, Bytes};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::block::{Block, Class, Lead};
+
+/// How much is read at once when the client sends faster than it is read.
+const BULK_READ: usize = 128 * 1024;
+
+/// A connection without TLS. It holds no buffer: what is written goes to the socket at once.
+pub struct Plain {
+    io: TcpStream,
+    first: Bytes,
+    bulk: bool,
+}
+
+impl Plain {
+    /// `first` are bytes that were read from `io` already; they are the first to be read again.
+    #[must_use]
+    pub fn new(io: TcpStream, first: Bytes) -> Self {
+        Self { io, first, bulk: false }
+    }
+
+    /// The socket, for its addresses and options.
+    #[must_use]
+    pub fn tcp(&self) -> &TcpStream {
+        &self.io
+    }
+
+    /// Waits until something can be read, without holding a buffer meanwhile.
+    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.first.is_empty() { self.io.poll_read_ready(cx) } else { Poll::Ready(Ok(())) }
+    }
+
+    /// Reads into `space`; 0 is the end of the stream.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, space: &mut [u8]) -> Poll<io::Result<usize>> {
+        if !self.first.is_empty() {
+            let count = self.first.len().min(space.len());
+            if let Some(to) = space.get_mut(..count) {
+                self.first.copy_to_slice(to);
+            }
+            return Poll::Ready(Ok(count));
+        }
+        let mut buffer = ReadBuf::new(space);
+        ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer))?;
+        Poll::Ready(Ok(buffer.filled().len()))
+    }
+
+    /// Sends as much of `data` as the socket takes.
+    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, data)
+    }
+
+    /// Says that nothing more will be sent (FIN).
+    pub(super) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+impl Read for Plain {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut cursor: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_readable(cx))?;
+        let class = if this.bulk { Class::Large } else { Class::Small };
+        let mut block = Block::take(class, Lead::Source);
+        let most = cursor.remaining().min(block.room()).min(BULK_READ);
+        let space = block.spare_mut().get_mut(..most).unwrap_or_default();
+        let count = ready!(this.poll_fill(cx, space))?;
+        this.bulk = count == most;
+        block.commit(count);
+        cursor.put_slice(block.filled());
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Write for Plain {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.get_mut().poll_send(cx, data)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().poll_finish(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, pieces)
+    }
+}
