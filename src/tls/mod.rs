@@ -2,14 +2,25 @@
 
 pub mod accept;
 mod block;
+pub mod dev_ca;
 pub mod lazy;
+pub mod load;
+pub mod pem;
 pub mod plain;
 pub mod policy;
 mod session;
+pub mod store;
 pub mod stream;
+pub mod trust;
+pub mod x509;
 
 pub use accept::{AcceptError, Alpn, Cause, Facts, accept};
+pub use dev_ca::{DevCa, DevCaError, throw_away};
 pub use lazy::{Flusher, Lazy, lazy};
+pub use load::{Certificate, Files, load};
 pub use plain::Plain;
 pub use policy::Policy;
+pub use store::{Store, UnknownName};
 pub use stream::TlsStream;
+pub use trust::trust_instructions;
+pub use x509::CertificateFacts;

@@ -1,0 +1,273 @@
+//! A certificate authority for development: one root per developer, leaves made on the spot.
+//!
+//! The root is constrained (RFC 5280 section 4.2.1.10) to names that exist on one's own machine only.
+//! Whoever steals it cannot impersonate anything on the Internet, even to a browser that trusts it.
+
+use std::fmt;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write as _};
+use std::net::IpAddr;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CidrSubnet, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, PKCS_ECDSA_P256_SHA256,
+};
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+
+use super::load::Certificate;
+use super::x509::{CertificateFacts, date};
+
+/// The domains that the root may vouch for; each stands for itself and everything below it.
+pub const DOMAINS: [&str; 3] = ["localhost", "test", "ddev.site"];
+/// The secret: key and certificate of the root in one file, so that they cannot come apart.
+const SECRET_FILE: &str = "root.key";
+/// The certificate alone, to be trusted by browsers.
+const PUBLIC_FILE: &str = "root.crt";
+const ROOT_LIFE: Duration = Duration::from_hours(10 * 365 * 24);
+const LEAF_LIFE: Duration = Duration::from_hours(24);
+/// Certificates begin a little in the past, for clients whose clocks lag.
+const LAG: Duration = Duration::from_mins(5);
+
+/// The authority, ready to sign.
+pub struct DevCa {
+    issuer: Issuer<'static, KeyPair>,
+    directory: PathBuf,
+    facts: CertificateFacts,
+}
+
+/// Why there is no authority or no leaf. Each is a sentence for the developer.
+#[derive(Debug)]
+pub enum DevCaError {
+    /// A file or the directory could not be read or written.
+    Io(PathBuf, io::Error),
+    /// A file or the directory can be read or written by others.
+    TooOpen(PathBuf, &'static str),
+    /// The secret file does not hold what it should.
+    Broken(PathBuf, String),
+    /// A name that the root may not vouch for.
+    Foreign(String),
+    /// Making a key or certificate failed.
+    Crypto(String),
+}
+
+impl DevCa {
+    /// Opens the authority in `directory`, or makes one there if there is none.
+    pub fn open(directory: &Path, now: SystemTime) -> Result<Self, DevCaError> {
+        prepare(directory)?;
+        let secret = directory.join(SECRET_FILE);
+        if !secret.exists() {
+            create(&secret, &make_root(now)?)?;
+        }
+        let ca = Self::read(directory, &secret, now)?;
+        ca.publish(&secret)?;
+        Ok(ca)
+    }
+
+    fn read(directory: &Path, secret: &Path, now: SystemTime) -> Result<Self, DevCaError> {
+        closed(secret, 0o077, "chmod 600")?;
+        let pem = fs::read_to_string(secret).map_err(|error| DevCaError::Io(secret.to_owned(), error))?;
+        let broken = |why: &str| DevCaError::Broken(secret.to_owned(), why.to_owned());
+        let key = KeyPair::from_pem(&pem).map_err(|_| broken("it holds no private key"))?;
+        let root =
+            CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| broken("it holds no certificate"))?;
+        let facts = CertificateFacts::read(&root).map_err(|why| broken(&why))?;
+        if !facts.is_authority {
+            return Err(broken("its certificate is not one of an authority"));
+        }
+        if super::x509::fingerprint(&rcgen::PublicKeyData::subject_public_key_info(&key)) != facts.key_fingerprint {
+            return Err(broken("its key and its certificate do not belong together"));
+        }
+        if now > facts.not_after {
+            return Err(broken(&format!("it expired on {}", date(facts.not_after))));
+        }
+        let issuer = Issuer::from_ca_cert_der(&root, key).map_err(|error| broken(&error.to_string()))?;
+        Ok(Self { issuer, directory: directory.to_owned(), facts })
+    }
+
+    /// Writes the public file anew if it is missing or another.
+    fn publish(&self, secret: &Path) -> Result<(), DevCaError> {
+        let path = self.root_file();
+        let io = |error| DevCaError::Io(path.clone(), error);
+        let pem = fs::read_to_string(secret).map_err(io)?;
+        let certificate = pem.find("-----BEGIN CERTIFICATE-----").and_then(|at| pem.get(at..)).unwrap_or_default();
+        if fs::read_to_string(&path).is_ok_and(|present| present == certificate) {
+            return Ok(());
+        }
+        let draft = draft(&path, certificate, 0o644).map_err(io)?;
+        fs::rename(draft, &path).map_err(io)
+    }
+
+    /// The file that browsers are to trust.
+    #[must_use]
+    pub fn root_file(&self) -> PathBuf {
+        self.directory.join(PUBLIC_FILE)
+    }
+
+    /// What the root says about itself.
+    #[must_use]
+    pub fn root(&self) -> &CertificateFacts {
+        &self.facts
+    }
+
+    /// A certificate for `names` (host names, wildcards, addresses), valid for 24 hours.
+    pub fn issue(&self, names: &[&str], now: SystemTime) -> Result<Arc<Certificate>, DevCaError> {
+        if let Some(foreign) = names.iter().find(|name| !is_ours(name)) {
+            return Err(DevCaError::Foreign((*foreign).to_owned()));
+        }
+        let key = new_key()?;
+        let leaf = leaf(names, now)?.signed_by(&key, &self.issuer).map_err(crypto)?;
+        served(leaf.der().clone(), &key, "the development CA")
+    }
+}
+
+/// A certificate that nobody trusts, signed by itself and kept nowhere: for a demonstration.
+/// Valid for 24 hours.
+pub fn throw_away(names: &[&str], now: SystemTime) -> Result<Arc<Certificate>, DevCaError> {
+    let key = new_key()?;
+    let certificate = leaf(names, now)?.self_signed(&key).map_err(crypto)?;
+    served(certificate.der().clone(), &key, "a throw-away certificate")
+}
+
+/// Whether the root may vouch for `name`.
+fn is_ours(name: &str) -> bool {
+    if let Ok(address) = name.parse::<IpAddr>() {
+        return address.is_loopback();
+    }
+    let name = name.strip_prefix("*.").unwrap_or(name).to_ascii_lowercase();
+    DOMAINS.iter().any(|domain| {
+        name.strip_suffix(domain).is_some_and(|before| before.is_empty() || before.ends_with('.'))
+    })
+}
+
+fn crypto(error: rcgen::Error) -> DevCaError {
+    DevCaError::Crypto(error.to_string())
+}
+
+fn new_key() -> Result<KeyPair, DevCaError> {
+    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(crypto)
+}
+
+fn named(common_name: &str) -> DistinguishedName {
+    let mut name = DistinguishedName::new();
+    name.push(DnType::OrganizationName, "Ravelin development");
+    name.push(DnType::CommonName, common_name);
+    name
+}
+
+/// Key and certificate of a new root, PEM.
+fn make_root(now: SystemTime) -> Result<String, DevCaError> {
+    let key = new_key()?;
+    // Roots of several machines may meet in one trust store: the fingerprint tells them apart.
+    let print = super::x509::fingerprint(&rcgen::PublicKeyData::subject_public_key_info(&key));
+    let mut params = CertificateParams::default();
+    params.distinguished_name = named(&format!("Ravelin development CA {}", print.get(..8).unwrap_or_default()));
+    params.not_before = (now - LAG).into();
+    params.not_after = (now + ROOT_LIFE).into();
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.name_constraints = Some(constraints());
+    let root = params.self_signed(&key).map_err(crypto)?;
+    Ok(key.serialize_pem() + &root.pem())
+}
+
+fn constraints() -> NameConstraints {
+    let mut permitted: Vec<_> = DOMAINS.map(|name| GeneralSubtree::DnsName(name.to_owned())).into();
+    permitted.push(GeneralSubtree::IpAddress(CidrSubnet::from_v4_prefix([127, 0, 0, 0], 8)));
+    let loopback = std::net::Ipv6Addr::LOCALHOST.octets();
+    permitted.push(GeneralSubtree::IpAddress(CidrSubnet::from_v6_prefix(loopback, 128)));
+    NameConstraints { permitted_subtrees: permitted, excluded_subtrees: Vec::new() }
+}
+
+fn leaf(names: &[&str], now: SystemTime) -> Result<CertificateParams, DevCaError> {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut params = CertificateParams::new(names).map_err(crypto)?;
+    params.distinguished_name = named("Ravelin development server");
+    params.not_before = (now - LAG).into();
+    params.not_after = (now + LEAF_LIFE).into();
+    params.use_authority_key_identifier_extension = true;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    Ok(params)
+}
+
+fn served(
+    certificate: CertificateDer<'static>,
+    key: &KeyPair,
+    origin: &str,
+) -> Result<Arc<Certificate>, DevCaError> {
+    let facts = CertificateFacts::read(&certificate).map_err(DevCaError::Crypto)?;
+    let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(|why| DevCaError::Crypto(why.to_owned()))?;
+    let key = any_supported_type(&key).map_err(|error| DevCaError::Crypto(error.to_string()))?;
+    let key = Arc::new(CertifiedKey::new(vec![certificate], key));
+    Ok(Arc::new(Certificate { key, facts, origin: origin.into() }))
+}
+
+/// Makes the directory, for its owner only; an existing one must not be writable by others.
+fn prepare(directory: &Path) -> Result<(), DevCaError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    made.map_err(|error| DevCaError::Io(directory.to_owned(), error))?;
+    closed(directory, 0o022, "chmod 700")
+}
+
+fn closed(path: &Path, forbidden: u32, remedy: &'static str) -> Result<(), DevCaError> {
+    let metadata = fs::metadata(path).map_err(|error| DevCaError::Io(path.to_owned(), error))?;
+    if metadata.permissions().mode() & forbidden == 0 {
+        return Ok(());
+    }
+    Err(DevCaError::TooOpen(path.to_owned(), remedy))
+}
+
+/// Puts a complete file in place, unless one is there already: of two processes that start at once,
+/// the slower takes the root of the faster.
+fn create(path: &Path, content: &str) -> Result<(), DevCaError> {
+    let io = |error| DevCaError::Io(path.to_owned(), error);
+    let draft = draft(path, content, 0o600).map_err(io)?;
+    let linked = fs::hard_link(&draft, path);
+    fs::remove_file(&draft).map_err(io)?;
+    match linked {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(io(error)),
+        _ => Ok(()),
+    }
+}
+
+/// A complete file beside `path`, on the disk.
+fn draft(path: &Path, content: &str, mode: u32) -> io::Result<PathBuf> {
+    let draft = path.with_extension(format!("{}.draft", std::process::id()));
+    // A leftover of a process with the same number that was killed while writing.
+    let _ = fs::remove_file(&draft);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&draft)?;
+    file.write_all(content.as_bytes())?;
+    file.sync_all()?;
+    Ok(draft)
+}
+
+impl fmt::Display for DevCaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(path, error) => write!(f, "the development CA in {}: {error}", path.display()),
+            Self::TooOpen(path, remedy) => {
+                let path = path.display();
+                write!(f, "others can get at {path}, part of the development CA: `{remedy} {path}`")
+            }
+            Self::Broken(path, why) => {
+                let path = path.display();
+                write!(f, "{path}, the root of the development CA, cannot be used: {why}. ")?;
+                write!(f, "Delete it: a new root is made, which must then be trusted again")
+            }
+            Self::Foreign(name) => {
+                write!(f, "the development CA does not vouch for `{name}`, only for {}", DOMAINS.join(", "))?;
+                f.write_str(", names below these, and loopback addresses")
+            }
+            Self::Crypto(why) => write!(f, "making a development certificate failed: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for DevCaError {}

@@ -1,0 +1,306 @@
+//! From two files to a certificate that can be served, or to a sentence that says why not.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::{CertifiedKey, SigningKey};
+
+use super::pem::{self, Content};
+use super::x509::{CertificateFacts, date, fingerprint};
+use crate::config::complaint::{Complaints, Place};
+
+/// Larger files are not read: a chain with its key is a few KiB.
+const LARGEST_FILE: u64 = 1 << 20;
+/// A certificate with less time left than this is worth a warning.
+const SOON: Duration = Duration::from_hours(30 * 24);
+
+/// A certificate with its chain and key, ready to be served.
+#[derive(Debug)]
+pub struct Certificate {
+    /// Chain and key as rustls takes them. rustls prints no part of a key.
+    pub key: Arc<CertifiedKey>,
+    /// What the certificate says about itself.
+    pub facts: CertificateFacts,
+    /// Where it came from, for messages: the file of the chain, or what made it.
+    pub origin: PathBuf,
+}
+
+/// The files of one certificate.
+#[derive(Clone, Copy, Debug)]
+pub struct Files<'a> {
+    /// PEM: the certificate first, then its intermediates. The root may be there, or not.
+    pub chain: &'a Path,
+    /// PEM: the private key (PKCS#8, PKCS#1 or SEC1). May be the same file as the chain.
+    pub key: &'a Path,
+}
+
+/// A complaint to be made about a file.
+struct Fault {
+    message: String,
+    hint: Option<String>,
+}
+
+/// Reads a certificate and its key, and checks that they belong together and are valid at `now`.
+/// What keeps it from being used is an error among the complaints, the rest are warnings.
+pub fn load(
+    files: Files<'_>,
+    now: SystemTime,
+    place: Option<&Place>,
+    complaints: &mut Complaints,
+) -> Option<Arc<Certificate>> {
+    // Both files are looked at before giving up: the operator mends both at once.
+    let chain = report(read_chain(files.chain), place, complaints);
+    let key = report(read_key(files.key), place, complaints);
+    warn_open_key(files.key, place, complaints);
+    let ((chain, facts), key) = (chain?, key?);
+    let leaf = facts.first()?;
+    report(fits(files, &facts, key.as_ref()), place, complaints)?;
+    report(valid(files.chain, leaf, now), place, complaints)?;
+    warn_expiry(files.chain, leaf, now, place, complaints);
+    warn_chain(files.chain, &facts, place, complaints);
+    warn_nameless(files.chain, leaf, place, complaints);
+    let facts = leaf.clone();
+    Some(Arc::new(Certificate {
+        key: Arc::new(CertifiedKey::new(chain, key)),
+        facts,
+        origin: files.chain.to_owned(),
+    }))
+}
+
+fn report<T>(result: Result<T, Fault>, place: Option<&Place>, complaints: &mut Complaints) -> Option<T> {
+    result.map_err(|fault| complaints.error(place, fault.message, fault.hint)).ok()
+}
+
+impl Fault {
+    fn new(message: String, hint: impl Into<String>) -> Self {
+        Self { message, hint: Some(hint.into()) }
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Fault> {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes));
+    let name = path.display();
+    match read {
+        Err(error) => Err(Fault::new(format!("cannot read {name}: {error}"), unreadable_hint(&error))),
+        Ok(_) if bytes.len() as u64 > LARGEST_FILE => {
+            Err(Fault::new(format!("{name} is larger than 1 MiB"), "this is not a certificate or key file"))
+        }
+        Ok(_) => Ok(bytes),
+    }
+}
+
+fn unreadable_hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "check the path; a relative one starts at the folder of the configuration file",
+        io::ErrorKind::PermissionDenied => {
+            "give the user that Ravelin runs as the right to read it (and to enter its folders)"
+        }
+        _ => "it must be a PEM file",
+    }
+}
+
+type Chain = (Vec<CertificateDer<'static>>, Vec<CertificateFacts>);
+
+fn read_chain(path: &Path) -> Result<Chain, Fault> {
+    let bytes = read(path)?;
+    let contents = pem::contents(&bytes);
+    if !contents.contains(&Content::Certificate) {
+        return Err(no_certificate(path, &contents));
+    }
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    let chain = chain.map_err(|error| broken(path, "certificate", &error.to_string()))?;
+    let facts: Result<Vec<_>, _> = chain.iter().map(|der| CertificateFacts::read(der)).collect();
+    let facts = facts.map_err(|error| broken(path, "certificate", &error))?;
+    if facts.is_empty() {
+        return Err(no_certificate(path, &contents));
+    }
+    Ok((chain, facts))
+}
+
+fn broken(path: &Path, what: &str, why: &str) -> Fault {
+    let message = format!("{} holds a {what} that cannot be read: {why}", path.display());
+    Fault::new(message, "the file is damaged or cut off: copy it again from where it was issued")
+}
+
+fn phrases(contents: &[Content]) -> String {
+    contents.iter().map(|content| content.phrase()).collect::<Vec<_>>().join(" and ")
+}
+
+fn no_certificate(path: &Path, contents: &[Content]) -> Fault {
+    let name = path.display();
+    let message = format!("{name} holds no certificate: it holds {}", phrases(contents));
+    let hint = match contents.first() {
+        Some(Content::Binary) => format!(
+            "turn it into PEM: `openssl x509 -inform der -in {name}` or, for a .p12 or .pfx file, \
+             `openssl pkcs12 -nokeys -in {name}`"
+        ),
+        Some(Content::TrustedCertificate) => format!("turn it into plain PEM: `openssl x509 -in {name}`"),
+        Some(Content::Request) => "use the certificate that the CA sent back for this request".to_owned(),
+        Some(Content::Key | Content::EncryptedKey) => "are `chain` and `key` swapped?".to_owned(),
+        _ => "it must begin with `-----BEGIN CERTIFICATE-----`".to_owned(),
+    };
+    Fault::new(message, hint)
+}
+
+fn read_key(path: &Path) -> Result<Arc<dyn SigningKey>, Fault> {
+    let bytes = read(path)?;
+    let contents = pem::contents(&bytes);
+    if !contents.contains(&Content::Key) {
+        return Err(no_key(path, &contents));
+    }
+    let key =
+        PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| broken(path, "private key", &error.to_string()))?;
+    any_supported_type(&key).map_err(|error| {
+        let message = format!("{} holds a private key that cannot be used: {error}", path.display());
+        Fault::new(message, "use an ECDSA (P-256, P-384), RSA (2048 bits or more) or Ed25519 key")
+    })
+}
+
+fn no_key(path: &Path, contents: &[Content]) -> Fault {
+    let name = path.display();
+    let message = format!("{name} holds no usable private key: it holds {}", phrases(contents));
+    let encrypted = contents.contains(&Content::EncryptedKey);
+    let hint = match contents.first() {
+        _ if encrypted => format!(
+            "remove the password: `openssl pkey -in {name} -out plain.key`, then `chmod 600 plain.key`"
+        ),
+        Some(Content::OpenSshKey) => {
+            format!("turn a copy of it into PEM: `ssh-keygen -p -N '' -m pem -f {name}`")
+        }
+        Some(Content::Binary) => format!(
+            "turn it into PEM: `openssl pkey -inform der -in {name}` or, for a .p12 or .pfx file, \
+             `openssl pkcs12 -nocerts -nodes -in {name}`"
+        ),
+        Some(Content::Certificate) => "are `chain` and `key` swapped, or is the key in another file?".to_owned(),
+        _ => "it must begin with `-----BEGIN PRIVATE KEY-----`, or RSA or EC PRIVATE KEY".to_owned(),
+    };
+    Fault::new(message, hint)
+}
+
+/// Whether the key is the one of the first certificate.
+fn fits(files: Files<'_>, chain: &[CertificateFacts], key: &dyn SigningKey) -> Result<(), Fault> {
+    let Some(leaf) = chain.first() else { return Ok(()) };
+    let Some(public) = key.public_key() else { return Ok(()) };
+    let print = fingerprint(&public);
+    if print == leaf.key_fingerprint {
+        return Ok(());
+    }
+    let (chain_name, key_name) = (files.chain.display(), files.key.display());
+    if let Some(meant) = chain.iter().find(|facts| facts.key_fingerprint == print) {
+        let message = format!(
+            "{chain_name} begins with `{}`, but the key in {key_name} belongs to `{}` further down",
+            leaf.subject, meant.subject
+        );
+        return Err(Fault::new(message, "put the site's own certificate first, its issuers after it"));
+    }
+    let message = format!(
+        "the key in {key_name} does not belong to the certificate in {chain_name}: the certificate is for `{}` \
+         and has the {} key with SHA-256 {}, the file has the {} key with SHA-256 {print}",
+        leaf.subject,
+        leaf.key_kind,
+        leaf.key_fingerprint,
+        kind_of(key),
+    );
+    let hint = format!(
+        "find the right key: `openssl pkey -in FILE -pubout -outform der | sha256sum` prints {} for it",
+        leaf.key_fingerprint
+    );
+    Err(Fault::new(message, hint))
+}
+
+fn kind_of(key: &dyn SigningKey) -> &'static str {
+    use rustls::SignatureAlgorithm::{ECDSA, ED25519, RSA};
+    match key.algorithm() {
+        RSA => "RSA",
+        ECDSA => "ECDSA",
+        ED25519 => "Ed25519",
+        _ => "other",
+    }
+}
+
+fn valid(path: &Path, leaf: &CertificateFacts, now: SystemTime) -> Result<(), Fault> {
+    let (name, subject) = (path.display(), &leaf.subject);
+    if now > leaf.not_after {
+        let message = format!("the certificate in {name} for `{subject}` expired on {}", date(leaf.not_after));
+        return Err(Fault::new(message, "renew it; browsers refuse it"));
+    }
+    if now < leaf.not_before {
+        let message =
+            format!("the certificate in {name} for `{subject}` is not valid before {}", date(leaf.not_before));
+        let hint = format!("wait until then, or set the clock of this machine: it says {}", date(now));
+        return Err(Fault::new(message, hint));
+    }
+    Ok(())
+}
+
+fn warn_expiry(
+    path: &Path,
+    leaf: &CertificateFacts,
+    now: SystemTime,
+    place: Option<&Place>,
+    complaints: &mut Complaints,
+) {
+    let left = leaf.not_after.duration_since(now).unwrap_or_default();
+    if left < SOON {
+        let (name, days) = (path.display(), left.as_secs() / 86_400);
+        let message = format!(
+            "the certificate in {name} for `{}` expires in {days} days, on {}",
+            leaf.subject,
+            date(leaf.not_after)
+        );
+        complaints.warning(place, message, Some("renew it in time".to_owned()));
+    }
+}
+
+/// A chain that browsers mend from their caches and other clients do not.
+fn warn_chain(path: &Path, chain: &[CertificateFacts], place: Option<&Place>, complaints: &mut Complaints) {
+    let name = path.display();
+    if let [leaf] = chain
+        && !leaf.is_self_signed()
+    {
+        let message = format!("{name} lacks the certificate of the issuer of `{}`, `{}`", leaf.subject, leaf.issuer);
+        let hint = "append the intermediate certificates (the CA calls this file fullchain); only if the \
+                    issuer is a root that every client knows, nothing is missing";
+        complaints.warning(place, message, Some(hint.to_owned()));
+    }
+    for (certificate, next) in chain.iter().zip(chain.iter().skip(1)) {
+        if certificate.issuer != next.subject {
+            let message = format!(
+                "in {name} `{}` is followed by `{}`, but was issued by `{}`",
+                certificate.subject, next.subject, certificate.issuer
+            );
+            let hint = "every certificate must be followed by that of its issuer";
+            complaints.warning(place, message, Some(hint.to_owned()));
+        }
+    }
+}
+
+fn warn_nameless(path: &Path, leaf: &CertificateFacts, place: Option<&Place>, complaints: &mut Complaints) {
+    if leaf.names.is_empty() && leaf.addresses.is_empty() {
+        let message = format!(
+            "the certificate in {} for `{}` names no host in its subjectAltName",
+            path.display(),
+            leaf.subject
+        );
+        let hint = "no browser accepts it: have it issued with its host names (RFC 9110 section 4.3.4)";
+        complaints.warning(place, message, Some(hint.to_owned()));
+    }
+}
+
+/// Others than owner and group must not read a key.
+fn warn_open_key(path: &Path, place: Option<&Place>, complaints: &mut Complaints) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let Ok(metadata) = path.metadata() else { return };
+    if metadata.permissions().mode() & 0o004 != 0 {
+        let name = path.display();
+        let message = format!("everybody on this machine can read the private key in {name}");
+        complaints.warning(place, message, Some(format!("`chmod o-rwx {name}`")));
+    }
+}
