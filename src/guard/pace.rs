@@ -163,6 +163,14 @@ mod tests {
     }
 
     #[test]
+    fn asking_again_while_waiting_does_not_move_the_deadline() {
+        let (mut meter, start) = meter();
+        meter.wait(start);
+        meter.wait(start + SECOND * 5);
+        assert_eq!(meter.deadline(), Some(start + GRACE));
+    }
+
+    #[test]
     fn a_fast_start_that_stalls_ends_at_the_idle_limit() {
         let (mut meter, start) = meter();
         meter.wait(start);

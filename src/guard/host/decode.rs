@@ -122,6 +122,14 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_name_has_at_most_253_bytes() {
+        let longest = format!("{0}.{0}.{0}.{1}", "a".repeat(63), "b".repeat(61));
+        assert_eq!(longest.len(), 253);
+        assert!(Authority::parse(&longest).is_ok());
+        assert_eq!(Authority::parse(&format!("{longest}b")), Err(HostFault::BadLabel));
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(256))]
 

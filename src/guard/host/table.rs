@@ -100,10 +100,13 @@ mod tests {
 
     #[test]
     fn the_most_specific_pattern_wins() {
-        let table = table(&[("a.test", 1), ("*.a.test", 2), ("*.deep.a.test", 3), ("*", 4)]);
+        let table =
+            table(&[("a.test", 1), ("*.a.test", 2), ("*.deep.a.test", 3), ("*", 4), ("own.a.test", 5)]);
         for (host, n) in [
             ("a.test", 1),
             ("www.a.test", 2),
+            ("own.a.test", 5),
+            ("x.own.a.test", 2),
             ("x.www.a.test", 2),
             ("deep.a.test", 2),
             ("x.deep.a.test", 3),
