@@ -7,6 +7,7 @@ pub mod config;
 pub mod fields;
 pub mod guard;
 pub mod head;
+pub mod http1;
 pub mod observe;
 pub mod refusal;
 pub mod reply;
