@@ -28,7 +28,13 @@ enum Source {
     Full(Option<Bytes>),
     Client(Incoming),
     Origin(Box<OriginBody>),
+    #[cfg(test)]
+    Scripted(Script),
 }
+
+/// What a body does when it is polled, for tests.
+#[cfg(test)]
+type Script = Box<dyn FnMut(&mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> + Send + Sync>;
 
 /// Why a body ended before its end.
 #[derive(Debug)]
@@ -74,6 +80,14 @@ impl Body {
         Self { source: Source::Origin(Box::new(body)), record: None }
     }
 
+    /// A body that a test plays by hand.
+    #[cfg(test)]
+    pub(crate) fn scripted(
+        script: impl FnMut(&mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> + Send + Sync + 'static,
+    ) -> Self {
+        Self { source: Source::Scripted(Box::new(script)), record: None }
+    }
+
     /// The same body with the record that it completes.
     #[must_use]
     pub fn recorded(self, record: Box<Record>) -> Self {
@@ -105,6 +119,8 @@ impl http_body::Body for Body {
                 }
             },
             Source::Origin(body) => ready!(body.poll_data(cx)).map(|data| data.map_err(BodyError::Origin)),
+            #[cfg(test)]
+            Source::Scripted(script) => ready!(script(cx)),
         };
         if let Some(record) = &mut this.record {
             match &frame {
@@ -122,6 +138,8 @@ impl http_body::Body for Body {
             Source::Full(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
             Source::Client(incoming) => incoming.is_end_stream(),
             Source::Origin(body) => body.is_end(),
+            #[cfg(test)]
+            Source::Scripted(_) => false,
         }
     }
 
@@ -131,6 +149,8 @@ impl http_body::Body for Body {
             Source::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Source::Client(incoming) => incoming.size_hint(),
             Source::Origin(body) => body.remaining().map_or_else(SizeHint::default, SizeHint::with_exact),
+            #[cfg(test)]
+            Source::Scripted(_) => SizeHint::default(),
         }
     }
 }
@@ -142,6 +162,8 @@ impl fmt::Debug for Body {
             Source::Full(_) => "full",
             Source::Client(_) => "client",
             Source::Origin(_) => "origin",
+            #[cfg(test)]
+            Source::Scripted(_) => "scripted",
         };
         f.debug_struct("Body").field("source", &kind).finish_non_exhaustive()
     }

@@ -83,6 +83,8 @@ enum State {
     },
     LastLineFeed,
     End,
+    /// Once broken, for ever broken: what follows a fault cannot be told apart.
+    Failed(ChunkFault),
 }
 
 impl Default for Decoder {
@@ -97,6 +99,7 @@ impl Decoder {
         loop {
             match &mut self.state {
                 State::End => return Ok(Piece::End),
+                State::Failed(fault) => return Err(*fault),
                 State::Data { left } => {
                     if input.is_empty() {
                         return Ok(Piece::More);
@@ -112,8 +115,7 @@ impl Decoder {
                 state => {
                     let Some(byte) = input.first().copied() else { return Ok(Piece::More) };
                     input.advance(1);
-                    let next = state.step(byte)?;
-                    *state = next;
+                    *state = state.step(byte).unwrap_or_else(State::Failed);
                 }
             }
         }
@@ -304,6 +306,16 @@ mod tests {
         ] {
             let text = String::from_utf8_lossy(input);
             assert_eq!(decode(input, 0), Err(fault), "{}", &text[..text.len().min(40)]);
+        }
+    }
+
+    #[test]
+    fn a_fault_stays() {
+        let mut decoder = Decoder::default();
+        let mut input = BytesMut::from("2\r\nhi!\r\n0\r\n\r\n");
+        assert_eq!(decoder.decode(&mut input), Ok(Piece::Data(Bytes::from_static(b"hi"))));
+        for _ in 0..3 {
+            assert_eq!(decoder.decode(&mut input), Err(ChunkFault::BadLineEnd));
         }
     }
 

@@ -1,31 +1,34 @@
 //! The origin's side: what it gets, how it is reached, and what it answers.
+//!
+//! A lean HTTP/1.1 client of our own. A request takes one connection from a pool that belongs to its
+//! worker, is written with one system call, and its answer is polled straight from the socket: no task
+//! and no channel stand between. What may be repeated, and who is to blame, is data in
+//! [`UpstreamError`].
 
-use std::io;
-use std::task::{Context, Poll};
+mod balance;
+mod body;
+mod connect;
+mod endpoint;
+mod error;
+mod exchange;
+mod health;
+mod pin;
+mod pool;
+pub mod rewrite;
+mod send;
+pub mod settings;
+mod stream;
+mod timer;
+mod tls;
+mod tls_settings;
+mod tunnel;
+mod upload;
 
-use bytes::Bytes;
+#[cfg(test)]
+mod tests;
 
-/// A response body as it comes from the origin's socket.
-#[derive(Debug)]
-pub struct OriginBody {
-    left: u64,
-}
-
-impl OriginBody {
-    /// The next piece of data; `None` at the end.
-    pub fn poll_data(&mut self, _cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, io::Error>>> {
-        Poll::Ready(None)
-    }
-
-    /// Whether the end was reached.
-    #[must_use]
-    pub fn is_end(&self) -> bool {
-        self.left == 0
-    }
-
-    /// Bytes left, if the origin said so.
-    #[must_use]
-    pub fn remaining(&self) -> Option<u64> {
-        Some(self.left)
-    }
-}
+pub use body::OriginBody;
+pub use endpoint::Endpoint;
+pub use error::{Blame, Facts, Kind, Retry, UpstreamError};
+pub use send::{Answer, Call, Limits, Upstream};
+pub use tunnel::Tunnel;

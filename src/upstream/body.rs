@@ -1,0 +1,252 @@
+//! The body of an answer, polled straight from the origin's socket: no task, no channel, one buffer.
+
+use std::fmt;
+use std::io;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::balance::Seat;
+use super::stream::Stream;
+use super::timer::Timer;
+use super::upload::{Upload, UploadFault};
+use crate::clock;
+use crate::http1::chunked::{self, ChunkFault, Piece};
+use crate::http1::framing::Framing;
+
+/// How much is read at once when little is expected, and when much is.
+const SMALL: usize = 16 * 1024;
+const BULK: usize = 128 * 1024;
+/// Where the data starts in a large buffer. Large blocks begin at a page boundary, and copying from
+/// there to a few bytes behind another page boundary (a TLS record behind its header) falls to a
+/// fraction of the speed on some processors, because the addresses alias.
+const OFFSET: usize = 1024;
+
+/// A response body. When its last byte has been read cleanly, the connection goes back to the pool at
+/// once, whether or not anybody polls again; in every other case it is closed.
+pub struct OriginBody {
+    coding: Coding,
+    buffer: BytesMut,
+    /// Decoded ahead, to see whether it was the last piece.
+    next: Option<Bytes>,
+    flow: Option<Box<Flow>>,
+    bulk: bool,
+}
+
+enum Coding {
+    Length(u64),
+    Chunked(chunked::Decoder),
+    UntilClose,
+    Done,
+}
+
+/// A connection in use, and what is still under way on it.
+#[derive(Debug)]
+pub(super) struct Flow {
+    /// The connection.
+    pub(super) stream: Stream,
+    /// The request, which may still be going out when the answer has begun.
+    pub(super) upload: Upload,
+    /// The place at the member.
+    pub(super) seat: Seat,
+    /// How long the connection may be kept afterwards; zero if not at all.
+    pub(super) keep: Duration,
+    /// The longest pause between two bytes of the body.
+    pub(super) idle: Duration,
+    timer: Option<Timer>,
+}
+
+impl Flow {
+    /// A flow whose response head has been read.
+    #[must_use]
+    pub(super) fn new(stream: Stream, upload: Upload, seat: Seat, keep: Duration, idle: Duration) -> Self {
+        Self { stream, upload, seat, keep, idle, timer: None }
+    }
+
+    /// Gives the connection back, if nothing is left on it that could be taken for the next answer.
+    fn finish(self, surplus: bool) {
+        if !surplus && self.upload.is_sent() {
+            self.seat.give_back(self.stream, clock::now(), self.keep);
+        }
+    }
+
+    /// Reads once, sending on what is left of the request.
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut BytesMut,
+        want: usize,
+    ) -> Poll<io::Result<usize>> {
+        if let Err(error) = self.send(cx) {
+            return Poll::Ready(Err(error));
+        }
+        if let Poll::Ready(read) = self.stream.poll_read_into(cx, buffer, |b| make_room(b, want)) {
+            self.timer = None;
+            return Poll::Ready(read);
+        }
+        ready!(self.timer.get_or_insert_with(|| Timer::after(self.idle)).poll(cx));
+        let stalled = format!("the origin sent nothing for {:?}", self.idle);
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, stalled)))
+    }
+
+    fn send(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.upload.is_over() {
+            return Ok(());
+        }
+        match self.upload.poll(cx, &mut self.stream) {
+            // An origin that has answered may stop reading.
+            Poll::Pending | Poll::Ready(Ok(()) | Err(UploadFault::Origin(_))) => Ok(()),
+            Poll::Ready(Err(UploadFault::Client(error))) => Err(io::Error::other(error)),
+        }
+    }
+}
+
+impl OriginBody {
+    /// The body that follows a head: `buffer` holds what of it came with the head.
+    #[must_use]
+    pub(super) fn new(framing: Framing, buffer: BytesMut, flow: Flow) -> Self {
+        let coding = match framing {
+            Framing::Empty | Framing::Length(0) => Coding::Done,
+            Framing::Length(left) => Coding::Length(left),
+            Framing::Chunked => Coding::Chunked(chunked::Decoder::default()),
+            Framing::UntilClose => Coding::UntilClose,
+        };
+        let bulk = matches!(framing, Framing::Length(length) if length > 4 * SMALL as u64);
+        let mut body = Self { coding, buffer, next: None, flow: Some(Box::new(flow)), bulk };
+        if matches!(body.coding, Coding::Done) {
+            body.end();
+        }
+        body.look_ahead();
+        body
+    }
+
+    /// The next piece of data; `None` at the end. A truncated body is an error, never an end.
+    pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, io::Error>>> {
+        loop {
+            if let Err(fault) = self.fill() {
+                let error = io::Error::new(io::ErrorKind::InvalidData, fault.to_string());
+                return Poll::Ready(Some(Err(self.fail(error))));
+            }
+            if let Some(data) = self.next.take() {
+                self.look_ahead();
+                return Poll::Ready(Some(Ok(data)));
+            }
+            if matches!(self.coding, Coding::Done) {
+                return Poll::Ready(None);
+            }
+            if let Err(error) = ready!(self.poll_more(cx)) {
+                return Poll::Ready(Some(Err(self.fail(error))));
+            }
+        }
+    }
+
+    /// Whether the end was reached.
+    #[must_use]
+    pub fn is_end(&self) -> bool {
+        matches!(self.coding, Coding::Done) && self.next.is_none()
+    }
+
+    /// Bytes left, if the origin said so.
+    #[must_use]
+    pub fn remaining(&self) -> Option<u64> {
+        let next = self.next.as_ref().map_or(0, |n| n.len() as u64);
+        match self.coding {
+            Coding::Length(left) => Some(left + next),
+            Coding::Done => Some(next),
+            Coding::Chunked(_) | Coding::UntilClose => None,
+        }
+    }
+
+    /// Decodes one piece ahead, so that the connection is let go of together with the last piece. A
+    /// fault is said by the next `fill`: the good data before it goes on first.
+    fn look_ahead(&mut self) {
+        let _ = self.fill();
+    }
+
+    /// Decodes the next piece of what is here already.
+    fn fill(&mut self) -> Result<(), ChunkFault> {
+        if self.next.is_some() {
+            return Ok(());
+        }
+        let mut ended = false;
+        let data = match &mut self.coding {
+            Coding::Done => return Ok(()),
+            Coding::UntilClose => self.buffer.split().freeze(),
+            Coding::Length(left) => {
+                let most = usize::try_from(*left).unwrap_or(usize::MAX).min(self.buffer.len());
+                *left -= most as u64;
+                ended = *left == 0;
+                self.buffer.split_to(most).freeze()
+            }
+            Coding::Chunked(decoder) => match decoder.decode(&mut self.buffer)? {
+                Piece::Data(data) => data,
+                Piece::More => Bytes::new(),
+                Piece::End => {
+                    ended = true;
+                    Bytes::new()
+                }
+            },
+        };
+        self.next = Some(data).filter(|d| !d.is_empty());
+        if ended {
+            self.end();
+        }
+        Ok(())
+    }
+
+    /// The last byte of the body is here: lets go of the connection.
+    fn end(&mut self) {
+        self.coding = Coding::Done;
+        if let Some(flow) = self.flow.take() {
+            flow.finish(!self.buffer.is_empty());
+        }
+        self.buffer = BytesMut::new();
+    }
+
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(flow) = &mut self.flow else { return Poll::Ready(Err(truncated())) };
+        let want = if self.bulk { BULK } else { SMALL };
+        let read = ready!(flow.poll_read(cx, &mut self.buffer, want))?;
+        if read == 0 {
+            if !matches!(self.coding, Coding::UntilClose) {
+                return Poll::Ready(Err(truncated()));
+            }
+            self.coding = Coding::Done;
+            self.flow = None;
+        }
+        self.bulk |= read >= SMALL;
+        Poll::Ready(Ok(()))
+    }
+
+    fn fail(&mut self, error: io::Error) -> io::Error {
+        self.coding = Coding::Done;
+        self.next = None;
+        self.flow = None;
+        self.buffer.clear();
+        error
+    }
+}
+
+/// Spare room of `want` bytes, reusing the block when all that was read into it has gone on.
+fn make_room(buffer: &mut BytesMut, want: usize) {
+    if !buffer.is_empty() {
+        buffer.reserve(want);
+        return;
+    }
+    if !buffer.try_reclaim(OFFSET + want) {
+        *buffer = BytesMut::with_capacity(OFFSET + want);
+    }
+    buffer.resize(OFFSET, 0);
+    buffer.advance(OFFSET);
+}
+
+fn truncated() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the origin closed before the end of the body")
+}
+
+impl fmt::Debug for OriginBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OriginBody").field("remaining", &self.remaining()).finish_non_exhaustive()
+    }
+}

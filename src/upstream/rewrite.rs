@@ -1,0 +1,549 @@
+//! What the origin gets: the request head, written anew.
+//!
+//! Nothing is passed on because it was there: each field is looked at once and either copied, dropped
+//! or replaced by our own. The bytes go straight into one buffer; no map is built and nothing is
+//! allocated per field. Sources of the rules: RFC 9110 section 7.6.1 (hop-by-hop), httpoxy
+//! (CVE-2016-5385), CVE-2022-31813 and CVE-2026-26365 (fields named by `Connection`), and TYPO3's
+//! `NormalizedParams.php`, which believes the first or last value of `X-Forwarded-For`: so there is
+//! exactly one.
+
+use std::fmt::{self, Write as _};
+use std::net::IpAddr;
+
+use bytes::{BufMut, BytesMut};
+use http::header::{CONNECTION, COOKIE};
+use http::{HeaderName, Method};
+
+use crate::head::Head;
+use crate::http1::connection::tokens;
+use crate::http1::framing::RequestFraming;
+use crate::refusal::{Reason, Refusal};
+
+/// More options than this in `Connection` are refused: each is compared with every field.
+const OPTIONS_MAX: usize = 32;
+/// The longest name that is compared with the table below.
+const KNOWN_MAX: usize = 32;
+
+/// What is written instead of what the client claimed.
+#[derive(Clone, Copy, Debug)]
+pub struct Onward<'a> {
+    /// The one normalised path that the guards saw, or `*`.
+    pub path: &'a str,
+    /// The query, as it came.
+    pub query: Option<&'a str>,
+    /// Host as the client sent it: TYPO3 compares it with `trustedHostsPattern`.
+    pub host: &'a str,
+    /// The client's address, for `X-Forwarded-For`.
+    pub client: IpAddr,
+    /// Whether the client came by https, for `X-Forwarded-Proto`.
+    pub secure: bool,
+    /// The port that the client asked at, for `X-Forwarded-Port`.
+    pub port: u16,
+    /// This request's id, for `X-Request-Id`.
+    pub request_id: &'a str,
+    /// The W3C trace context of this request.
+    pub traceparent: &'a str,
+    /// Whether the client's `tracestate` belongs to that context and goes on.
+    pub tracestate: bool,
+    /// Whether this is a WebSocket handshake that the path allows.
+    pub websocket: bool,
+    /// Whether names with `_` go on, except those that PHP would take for a protected name.
+    pub keep_underscores: bool,
+    /// How the body ends; the only source of the framing field.
+    pub framing: RequestFraming,
+}
+
+/// What happens to one field of the client's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Copy,
+    Join,
+    Drop,
+}
+
+/// A part of the head that cannot be written without changing its meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unclean {
+    /// Which part.
+    pub part: &'static str,
+}
+
+/// The request head for the origin, empty line included.
+pub fn head(client: &Head<'_>, onward: &Onward<'_>) -> Result<BytesMut, Unclean> {
+    let options = Options::of(client)?;
+    let mut out = BytesMut::with_capacity(room(client, onward));
+    request_line(client.method(), onward, &mut out)?;
+    field(&mut out, "host", onward.host)?;
+    let mut cookie_written = false;
+    for (name, value) in client.iter() {
+        match fate(name, onward, &options) {
+            Fate::Drop => {}
+            Fate::Copy => line(&mut out, name.as_str(), value.as_bytes())?,
+            Fate::Join if cookie_written => {}
+            Fate::Join => {
+                cookie_written = true;
+                cookies(client, &mut out)?;
+            }
+        }
+    }
+    own_fields(onward, &mut out)?;
+    framing_field(onward.framing, &mut out);
+    out.put_slice(b"\r\n");
+    Ok(out)
+}
+
+/// How a body of which this much is known is framed (RFC 9112 section 6.3 and RFC 9110 section 8.6).
+/// `exact` is the length where it is known, and `None` where only its end will tell.
+#[must_use]
+pub fn framing(method: &Method, exact: Option<u64>) -> RequestFraming {
+    match exact {
+        None => RequestFraming::Chunked,
+        Some(0) if !matches!(*method, Method::POST | Method::PUT | Method::PATCH) => RequestFraming::None,
+        Some(length) => RequestFraming::Length(length),
+    }
+}
+
+/// The names that `Connection` holds, other than the usual ones.
+struct Options<'a> {
+    named: [&'a [u8]; OPTIONS_MAX],
+    count: usize,
+}
+
+impl<'a> Options<'a> {
+    fn of(client: &Head<'a>) -> Result<Self, Unclean> {
+        let mut options = Self { named: [&[]; OPTIONS_MAX], count: 0 };
+        for value in client.all(&CONNECTION) {
+            for token in tokens(value.as_bytes()) {
+                if token.eq_ignore_ascii_case(b"keep-alive") || token.eq_ignore_ascii_case(b"close") {
+                    continue;
+                }
+                let Some(place) = options.named.get_mut(options.count) else {
+                    return Err(Unclean { part: "Connection" });
+                };
+                *place = token;
+                options.count += 1;
+            }
+        }
+        Ok(options)
+    }
+
+    fn name(&self, name: &HeaderName) -> bool {
+        let name = name.as_str().as_bytes();
+        self.named.iter().take(self.count).any(|token| token.eq_ignore_ascii_case(name))
+    }
+}
+
+impl fmt::Display for Unclean {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} cannot be passed on as it is", self.part)
+    }
+}
+
+impl std::error::Error for Unclean {}
+
+impl From<Unclean> for Refusal {
+    fn from(unclean: Unclean) -> Self {
+        let reason = match unclean.part {
+            "path" | "query" => Reason::BadTarget,
+            "host" => Reason::BadHost,
+            "request id" | "traceparent" => Reason::Internal,
+            _ => Reason::BadHeader,
+        };
+        Refusal::new(reason, unclean.to_string())
+    }
+}
+
+fn fate(name: &HeaderName, onward: &Onward<'_>, options: &Options<'_>) -> Fate {
+    if *name == COOKIE {
+        return if options.name(name) { Fate::Drop } else { Fate::Join };
+    }
+    let text = name.as_str();
+    let drop = match folded(text) {
+        None => known(text, onward),
+        Some(folded) => {
+            (text.contains('_') && !onward.keep_underscores) || folded.text().is_none_or(|t| known(t, onward))
+        }
+    };
+    if drop || options.name(name) { Fate::Drop } else { Fate::Copy }
+}
+
+/// Whether a field of this name is never copied: hop-by-hop, written by ourselves, or a way to make an
+/// origin see another request than the one that was checked.
+fn known(name: &str, onward: &Onward<'_>) -> bool {
+    match name {
+        // Hop-by-hop: RFC 9110 section 7.6.1, and what older proxies called so.
+        "connection"
+        | "keep-alive"
+        | "proxy-connection"
+        | "proxy-authorization"
+        | "te"
+        | "trailer"
+        | "transfer-encoding"
+        | "upgrade"
+        | "http2-settings" => true,
+        // Written by ourselves; `Expect` was answered already.
+        "host" | "content-length" | "expect" | "x-request-id" | "traceparent" => true,
+        "tracestate" => !onward.tracestate,
+        // Who the client is, is ours to say.
+        "forwarded" | "x-real-ip" => true,
+        // httpoxy; URL and method overrides that were not checked.
+        "proxy" | "x-original-url" | "x-rewrite-url" => true,
+        "x-http-method-override" | "x-http-method" | "x-method-override" => true,
+        _ => name.starts_with("x-forwarded-") || name == "x-forwarded",
+    }
+}
+
+/// A name with every character that is neither letter, digit nor `-` turned into `-`, as CGI, PHP and
+/// their kin do: `X_Forwarded_For` and `X.Forwarded.For` are `X-Forwarded-For` to them.
+struct Folded {
+    bytes: [u8; KNOWN_MAX],
+    length: usize,
+}
+
+impl Folded {
+    fn text(&self) -> Option<&str> {
+        self.bytes.get(..self.length).and_then(|b| std::str::from_utf8(b).ok())
+    }
+}
+
+/// `None` if there is nothing to fold. A name longer than the table is cut: only its start matters.
+fn folded(name: &str) -> Option<Folded> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+    if name.bytes().all(plain) {
+        return None;
+    }
+    let mut bytes = [b'-'; KNOWN_MAX];
+    for (to, from) in bytes.iter_mut().zip(name.bytes()) {
+        if plain(from) {
+            *to = from.to_ascii_lowercase();
+        }
+    }
+    Some(Folded { bytes, length: name.len().min(KNOWN_MAX) })
+}
+
+fn request_line(method: &Method, onward: &Onward<'_>, out: &mut BytesMut) -> Result<(), Unclean> {
+    out.put_slice(method.as_str().as_bytes());
+    out.put_u8(b' ');
+    let path = if onward.path.is_empty() { "/" } else { onward.path };
+    visible(out, path, "path")?;
+    if let Some(query) = onward.query {
+        out.put_u8(b'?');
+        visible(out, query, "query")?;
+    }
+    out.put_slice(b" HTTP/1.1\r\n");
+    Ok(())
+}
+
+/// Every cookie of the client in one field: HTTP/2 may split them (RFC 9113 section 8.2.3), and the
+/// origin must see one list.
+fn cookies(client: &Head<'_>, out: &mut BytesMut) -> Result<(), Unclean> {
+    out.put_slice(b"cookie: ");
+    let mut values = client.all(&COOKIE).map(http::HeaderValue::as_bytes).filter(|v| !v.is_empty());
+    if let Some(first) = values.next() {
+        text(out, first, "a field value")?;
+    }
+    for value in values {
+        out.put_slice(b"; ");
+        text(out, value, "a field value")?;
+    }
+    out.put_slice(b"\r\n");
+    Ok(())
+}
+
+fn own_fields(onward: &Onward<'_>, out: &mut BytesMut) -> Result<(), Unclean> {
+    let scheme = if onward.secure { "https" } else { "http" };
+    // Writing into a `BytesMut` grows it and cannot fail.
+    let _ = write!(out, "x-forwarded-for: {}\r\nx-forwarded-port: {}\r\n", onward.client, onward.port);
+    field(out, "x-forwarded-host", onward.host)?;
+    field(out, "x-forwarded-proto", scheme)?;
+    field(out, "x-request-id", onward.request_id)?;
+    field(out, "traceparent", onward.traceparent)?;
+    if onward.websocket {
+        out.put_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
+    }
+    Ok(())
+}
+
+fn framing_field(framing: RequestFraming, out: &mut BytesMut) {
+    match framing {
+        RequestFraming::None => {}
+        RequestFraming::Length(length) => {
+            let mut digits = itoa::Buffer::new();
+            out.put_slice(b"content-length: ");
+            out.put_slice(digits.format(length).as_bytes());
+            out.put_slice(b"\r\n");
+        }
+        RequestFraming::Chunked => out.put_slice(b"transfer-encoding: chunked\r\n"),
+    }
+}
+
+/// One of our own fields, whose value holds no blank; left out if there is no value.
+fn field(out: &mut BytesMut, name: &'static str, value: &str) -> Result<(), Unclean> {
+    if value.is_empty() && name != "host" {
+        return Ok(());
+    }
+    out.put_slice(name.as_bytes());
+    out.put_slice(b": ");
+    let part = match name {
+        "x-request-id" => "request id",
+        "traceparent" => "traceparent",
+        _ => "host",
+    };
+    visible(out, value, part)?;
+    out.put_slice(b"\r\n");
+    Ok(())
+}
+
+fn line(out: &mut BytesMut, name: &str, value: &[u8]) -> Result<(), Unclean> {
+    out.put_slice(name.as_bytes());
+    out.put_slice(b": ");
+    text(out, value, "a field value")?;
+    out.put_slice(b"\r\n");
+    Ok(())
+}
+
+/// Copies what may hold blanks, but never what ends a line.
+fn text(out: &mut BytesMut, value: &[u8], part: &'static str) -> Result<(), Unclean> {
+    if memchr::memchr3(b'\r', b'\n', 0, value).is_some() {
+        return Err(Unclean { part });
+    }
+    out.put_slice(value);
+    Ok(())
+}
+
+/// Copies what holds neither blanks nor control bytes: a target, a host, an id.
+fn visible(out: &mut BytesMut, value: &str, part: &'static str) -> Result<(), Unclean> {
+    if value.bytes().any(|b| b <= b' ' || b == 0x7f) {
+        return Err(Unclean { part });
+    }
+    out.put_slice(value.as_bytes());
+    Ok(())
+}
+
+/// Enough room that the buffer never grows.
+fn room(client: &Head<'_>, onward: &Onward<'_>) -> usize {
+    const OWN: usize = 320;
+    let fields: usize = client.iter().map(|(n, v)| n.as_str().len() + v.len() + 4).sum();
+    let target = onward.path.len() + onward.query.map_or(0, str::len);
+    let ids = onward.request_id.len() + onward.traceparent.len();
+    OWN + fields + target + ids + 2 * onward.host.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderValue, Request};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn onward() -> Onward<'static> {
+        Onward {
+            path: "/a/b",
+            query: Some("x=1"),
+            host: "www.example.org:8443",
+            client: "2001:db8::7".parse().unwrap(),
+            secure: true,
+            port: 8443,
+            request_id: "id-1",
+            traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            tracestate: false,
+            websocket: false,
+            keep_underscores: false,
+            framing: RequestFraming::None,
+        }
+    }
+
+    fn write(onward: &Onward<'_>, fields: &[(&str, &str)]) -> Result<String, Unclean> {
+        let mut request = Request::builder().method("GET").uri("/ignored");
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        let bytes = head(&Head::new(&parts), onward)?;
+        Ok(String::from_utf8(bytes.to_vec()).unwrap())
+    }
+
+    /// The lines the client's fields became, our own left out.
+    fn kept(onward: &Onward<'_>, fields: &[(&str, &str)]) -> Vec<String> {
+        let own = write(onward, &[]).unwrap();
+        let all = write(onward, fields).unwrap();
+        all.lines().filter(|l| !own.lines().any(|o| o == *l)).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_plain_request() {
+        let text = write(&onward(), &[("host", "ignored"), ("accept", "*/*")]).unwrap();
+        assert_eq!(
+            text,
+            "GET /a/b?x=1 HTTP/1.1\r\nhost: www.example.org:8443\r\naccept: */*\r\n\
+             x-forwarded-for: 2001:db8::7\r\nx-forwarded-port: 8443\r\n\
+             x-forwarded-host: www.example.org:8443\r\nx-forwarded-proto: https\r\n\
+             x-request-id: id-1\r\n\
+             traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn what_a_client_may_not_say_is_dropped() {
+        for name in [
+            "Connection",
+            "Keep-Alive",
+            "Proxy-Connection",
+            "Proxy-Authorization",
+            "TE",
+            "Trailer",
+            "Transfer-Encoding",
+            "Upgrade",
+            "HTTP2-Settings",
+            "Expect",
+            "Content-Length",
+            "Host",
+            "X-Forwarded-For",
+            "X-Forwarded-Host",
+            "X-Forwarded-Proto",
+            "X-Forwarded-Port",
+            "X-Forwarded-Prefix",
+            "X-Forwarded",
+            "Forwarded",
+            "X-Real-IP",
+            "X-Request-Id",
+            "traceparent",
+            "tracestate",
+            "Proxy",
+            "X-Original-URL",
+            "X-Rewrite-URL",
+            "X-HTTP-Method-Override",
+            "X-HTTP-Method",
+            "X-Method-Override",
+        ] {
+            assert_eq!(kept(&onward(), &[(name, "evil")]), [""; 0], "{name}");
+        }
+        assert_eq!(kept(&onward(), &[("X-Requested-With", "x"), ("Authorization", "y")]).len(), 2);
+    }
+
+    #[test]
+    fn names_that_php_folds_into_protected_ones_never_pass() {
+        let keep = Onward { keep_underscores: true, ..onward() };
+        for name in [
+            "X_Forwarded_For",
+            "X-Forwarded_For",
+            "X.Forwarded.For",
+            "Proxy_Authorization",
+            "X_Real_IP",
+            "X!Original~URL",
+            "X_HTTP_Method_Override",
+            "Content_Length",
+            "Transfer_Encoding",
+            "X_Forwarded_Something_Longer_Than_The_Table",
+        ] {
+            assert_eq!(kept(&keep, &[(name, "evil")]), [""; 0], "{name}");
+        }
+        assert_eq!(kept(&keep, &[("my_name", "1")]), ["my_name: 1"]);
+        assert_eq!(kept(&onward(), &[("my_name", "1")]), [""; 0]);
+        assert_eq!(kept(&onward(), &[("my.name", "1")]), ["my.name: 1"]);
+    }
+
+    #[test]
+    fn connection_names_are_dropped_but_never_ours() {
+        let fields = [
+            ("Connection", "X-Hop, Host, Content-Length, X-Forwarded-For, X-Request-Id, close"),
+            ("X-Hop", "1"),
+            ("X-Stay", "1"),
+        ];
+        let text = write(&onward(), &fields).unwrap();
+        assert!(!text.contains("x-hop"));
+        for line in ["host: www", "x-stay: 1", "x-forwarded-for: 2001:db8::7\r\n", "x-request-id: id-1"] {
+            assert!(text.contains(line), "{line}");
+        }
+        let many = vec!["x"; OPTIONS_MAX + 1].join(",");
+        assert_eq!(write(&onward(), &[("Connection", &many)]), Err(Unclean { part: "Connection" }));
+    }
+
+    #[test]
+    fn exactly_one_value_of_x_forwarded_for() {
+        let spoofed = [("X-Forwarded-For", "6.6.6.6"), ("x-forwarded-for", "7.7.7.7")];
+        let text = write(&onward(), &spoofed).unwrap();
+        assert_eq!(text.matches("x-forwarded-for").count(), 1);
+        assert!(!text.contains("6.6.6.6") && !text.contains("7.7.7.7"));
+    }
+
+    #[test]
+    fn cookies_become_one_field() {
+        let fields = [("cookie", "a=1"), ("accept", "x"), ("cookie", ""), ("cookie", "b=2")];
+        let lines = kept(&onward(), &fields);
+        assert!(lines.contains(&"cookie: a=1; b=2".to_owned()), "{lines:?}");
+        assert_eq!(lines.len(), 2);
+    }
+
+    #[test]
+    fn exactly_one_framing_field() {
+        let lies = [("content-length", "7"), ("transfer-encoding", "gzip")];
+        for (framing, line) in [
+            (RequestFraming::Length(5), "content-length: 5\r\n"),
+            (RequestFraming::Chunked, "transfer-encoding: chunked\r\n"),
+        ] {
+            let text = write(&Onward { framing, ..onward() }, &lies).unwrap();
+            assert!(text.contains(line));
+            assert_eq!(text.matches("content-length").count() + text.matches("transfer-encoding").count(), 1);
+        }
+        assert_eq!(framing(&Method::GET, Some(0)), RequestFraming::None);
+        assert_eq!(framing(&Method::POST, Some(0)), RequestFraming::Length(0));
+        assert_eq!(framing(&Method::GET, Some(3)), RequestFraming::Length(3));
+        assert_eq!(framing(&Method::POST, None), RequestFraming::Chunked);
+    }
+
+    #[test]
+    fn a_websocket_handshake_keeps_its_own_fields() {
+        let fields = [
+            ("Connection", "keep-alive, Upgrade"),
+            ("Upgrade", "websocket"),
+            ("Sec-WebSocket-Key", "k"),
+            ("HTTP2-Settings", "x"),
+        ];
+        let text = write(&Onward { websocket: true, ..onward() }, &fields).unwrap();
+        assert!(text.contains("connection: upgrade\r\nupgrade: websocket\r\n"));
+        assert!(text.contains("sec-websocket-key: k\r\n"));
+        assert_eq!(text.matches("upgrade: ").count(), 1);
+        assert!(!write(&onward(), &fields).unwrap().contains("upgrade"));
+    }
+
+    #[test]
+    fn nothing_that_ends_a_line_gets_through() {
+        for bad in ["/a b", "/a\r\nX: y", "/a\n", "/a\0", "/a\u{7f}"] {
+            assert_eq!(write(&Onward { path: bad, ..onward() }, &[]), Err(Unclean { part: "path" }));
+            assert_eq!(write(&Onward { query: Some(bad), ..onward() }, &[]), Err(Unclean { part: "query" }));
+            assert_eq!(write(&Onward { host: bad, ..onward() }, &[]), Err(Unclean { part: "host" }));
+            assert!(write(&Onward { request_id: bad, ..onward() }, &[]).is_err());
+            assert!(write(&Onward { traceparent: bad, ..onward() }, &[]).is_err());
+        }
+        let mut out = BytesMut::new();
+        assert!(text(&mut out, b"a\nb", "a field value").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn the_head_is_one_message_and_says_what_it_should(
+            fields in prop::collection::vec(("[a-zA-Z_.-]{1,12}", "[ -~\t\u{e9}]{0,20}"), 0..20),
+            path in "/[ -~\r\n]{0,12}",
+        ) {
+            let mut request = Request::new(());
+            for (name, value) in &fields {
+                let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+                request.headers_mut().append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+            }
+            let (parts, ()) = request.into_parts();
+            let Ok(bytes) = head(&Head::new(&parts), &Onward { path: &path, ..onward() }) else {
+                prop_assert!(path.contains([' ', '\r', '\n']));
+                return Ok(());
+            };
+            let mut lines = [httparse::EMPTY_HEADER; 64];
+            let mut parsed = httparse::Request::new(&mut lines);
+            prop_assert_eq!(parsed.parse(&bytes).unwrap(), httparse::Status::Complete(bytes.len()));
+            let target = format!("{path}?x=1");
+            prop_assert_eq!(parsed.path, Some(target.as_str()));
+            let count = |name: &str| parsed.headers.iter().filter(|h| h.name == name).count();
+            prop_assert_eq!((count("host"), count("x-forwarded-for")), (1, 1));
+            prop_assert!(parsed.headers.iter().all(|h| !h.name.contains('_')));
+        }
+    }
+}

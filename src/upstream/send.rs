@@ -1,0 +1,303 @@
+//! Asks the origin: chooses a member, takes or opens a connection, sends, and repeats only what is
+//! safe to repeat.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use http::header::{CONNECTION, CONTENT_LENGTH, UPGRADE};
+use http::{HeaderValue, Method, StatusCode};
+
+use super::balance::{Member, Seat, Tried, choose};
+use super::body::{Flow, OriginBody};
+use super::connect::connect;
+use super::error::{Facts, Kind, Retry, UpstreamError};
+use super::exchange::{Exchange, Expect};
+use super::health::Patience;
+use super::settings::Policy;
+use super::stream::Stream;
+use super::tunnel::Tunnel;
+use super::upload::Upload;
+use crate::body::Body;
+use crate::clock;
+use crate::fields::Fields;
+use crate::http1::framing::{Framing, RequestFraming};
+use crate::http1::response::ResponseHead;
+use crate::reply::Reply;
+
+/// How long before the origin's announced time-out a connection is no longer used.
+const MARGIN: Duration = Duration::from_secs(1);
+
+/// The origins of one site, shared by all workers of a generation.
+pub struct Upstream {
+    members: Vec<Arc<Member>>,
+    turn: AtomicUsize,
+    connect: Duration,
+    idle: Duration,
+    limits: Limits,
+}
+
+/// Limits that hold for the whole process.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The most bytes of a response head.
+    pub response_head: usize,
+    /// The longest pause between two bytes of a response body, unless `first_byte` is longer.
+    pub body_idle: Duration,
+}
+
+/// One request, ready to go.
+#[derive(Debug)]
+pub struct Call {
+    /// Its method, which decides whether it may be repeated and whether an answer has a body.
+    pub method: Method,
+    /// The head that [`super::rewrite::head`] wrote.
+    pub head: BytesMut,
+    /// How the body is framed, the same as in `head`.
+    pub framing: RequestFraming,
+    /// The body.
+    pub body: Body,
+    /// Whether `head` asks for WebSocket.
+    pub websocket: bool,
+    /// How long the whole response head may take.
+    pub first_byte: Duration,
+}
+
+/// What the origin said.
+#[derive(Debug)]
+pub struct Answer {
+    /// Status, end-to-end fields and body. After a 101 the body is empty, and `Connection` and
+    /// `Upgrade` are among the fields.
+    pub reply: Reply,
+    /// The connection, after a 101.
+    pub tunnel: Option<Tunnel>,
+    /// How it went.
+    pub facts: Facts,
+}
+
+impl Upstream {
+    /// The origins that `policy` names, with pools for `workers` workers.
+    #[must_use]
+    pub fn new(policy: &Policy, limits: Limits, workers: usize) -> Self {
+        let pool = &policy.pool;
+        // One member alone is always tried: there is nobody else to ask.
+        let fail_after = if policy.members.len() > 1 { pool.fail_after } else { 0 };
+        let patience = Patience { fail_after, retry_after: pool.retry_after };
+        let member = |(endpoint, tls): &(_, Option<_>)| {
+            let (endpoint, tls) = (Clone::clone(endpoint), tls.clone());
+            Arc::new(Member::new(endpoint, tls, patience, workers, pool.idle_per_worker, clock::now()))
+        };
+        Self {
+            members: policy.members.iter().map(member).collect(),
+            turn: AtomicUsize::new(0),
+            connect: pool.connect,
+            idle: pool.idle,
+            limits,
+        }
+    }
+
+    /// Sends `call` on behalf of `worker` and waits for the response head.
+    ///
+    /// A member that cannot be reached is replaced by another, since nothing was sent yet. A kept
+    /// connection that turns out dead is replaced by a fresh one, at most once, and only if no byte of
+    /// the request went out, or the method is safe to repeat and there is no body (RFC 9110 section
+    /// 9.2.2).
+    pub async fn send(&self, worker: usize, call: Call) -> Result<Answer, UpstreamError> {
+        let repeatable = is_idempotent(&call.method) && call.framing == RequestFraming::None;
+        let mut order = Order {
+            expect: Expect {
+                first_byte: call.first_byte,
+                head_max: self.limits.response_head,
+                upgrade: call.websocket,
+            },
+            upload: Upload::new(call.head.freeze(), call.body, call.framing),
+            to_head: call.method == Method::HEAD,
+            thorough: !repeatable,
+        };
+        let mut tried = Tried::default();
+        let mut facts = Facts::default();
+        let mut fresh = false;
+        let mut last = UpstreamError::new(Kind::Down, "every member failed lately and is left alone");
+        loop {
+            let Some((index, seat)) = self.seat(worker, tried) else {
+                return Err(UpstreamError { facts, ..last });
+            };
+            facts.member = Some(Arc::clone(&seat.member.name));
+            facts.attempts += 1;
+            let stream = match self.stream(&seat, &order, fresh, &mut facts).await {
+                Ok(stream) => stream,
+                Err(error) => {
+                    tried.add(index);
+                    last = error;
+                    continue;
+                }
+            };
+            match self.ask(seat, stream, order, facts.clone()).await {
+                Ok(answer) => return Ok(answer),
+                Err((error, rest)) => {
+                    let again = match error.retry {
+                        Retry::Anywhere => true,
+                        Retry::IfIdempotent => repeatable,
+                        Retry::Never => false,
+                    };
+                    order = rest;
+                    if !again || !facts.reused || !order.upload.rewind() {
+                        return Err(error);
+                    }
+                    fresh = true;
+                }
+            }
+        }
+    }
+
+    /// Closes idle connections of `worker` that nobody came back for. To be called about once a second
+    /// by each worker; `send` works without it, but the sockets would stay half-closed for long.
+    pub fn sweep(&self, worker: usize) {
+        let now = clock::now();
+        self.members.iter().filter_map(|m| m.pool(worker)).for_each(|pool| pool.sweep(now));
+    }
+
+    /// The members, for metrics: name, whether it is up, and how many requests are under way.
+    pub fn members(&self) -> impl Iterator<Item = (&str, bool, usize)> {
+        self.members.iter().map(|m| (&*m.name, m.health.is_up(), m.outstanding()))
+    }
+
+    #[cfg(test)]
+    pub(super) fn only_member(&self) -> &Member {
+        self.members.first().unwrap()
+    }
+
+    fn seat(&self, worker: usize, tried: Tried) -> Option<(usize, Seat)> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let index = choose(&self.members, tried, turn, clock::now())?;
+        Some((index, Seat::take(self.members.get(index)?, worker)))
+    }
+
+    /// A kept connection, or else a new one.
+    async fn stream(
+        &self,
+        seat: &Seat,
+        order: &Order,
+        fresh: bool,
+        facts: &mut Facts,
+    ) -> Result<Stream, UpstreamError> {
+        let start = clock::now();
+        if !fresh && let Some(kept) = seat.idle(start, order.thorough) {
+            facts.reused = true;
+            return Ok(kept);
+        }
+        facts.reused = false;
+        let opened = connect(&seat.member, self.connect).await;
+        let now = clock::now();
+        match opened {
+            Ok(stream) => {
+                seat.member.health.succeeded();
+                facts.connect = Some(now - start);
+                Ok(stream)
+            }
+            Err(error) => {
+                if seat.member.health.failed(now) {
+                    tracing::warn!(member = &*seat.member.name, %error, "origin left alone for a while");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// One exchange. What it did not use up comes back with the error.
+    async fn ask(
+        &self,
+        seat: Seat,
+        mut stream: Stream,
+        mut order: Order,
+        mut facts: Facts,
+    ) -> Result<Answer, (UpstreamError, Order)> {
+        let start = clock::now();
+        let mut exchange = Exchange::new(&mut stream, &mut order.upload, order.expect);
+        let result = exchange.head().await;
+        let buffer = std::mem::take(&mut exchange.buffer);
+        facts.sent = order.upload.sent();
+        match result {
+            Ok(head) => {
+                facts.first_byte = Some(clock::now() - start);
+                Ok(self.answer(seat, stream, order, head, buffer, facts))
+            }
+            Err(error) => Err((UpstreamError { facts, ..error }, order)),
+        }
+    }
+
+    fn answer(
+        &self,
+        seat: Seat,
+        stream: Stream,
+        order: Order,
+        head: ResponseHead,
+        buffer: BytesMut,
+        facts: Facts,
+    ) -> Answer {
+        let keep = self.keep(&head);
+        let status = head.status;
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            let reply = reply(head, Body::empty());
+            return Answer { reply, tunnel: Some(Tunnel::new(stream, buffer, seat)), facts };
+        }
+        let framing = head.declared.of_response(order.to_head, status);
+        let keep = if framing == Framing::UntilClose { Duration::ZERO } else { keep };
+        let idle = self.limits.body_idle.max(order.expect.first_byte);
+        let flow = Flow::new(stream, order.upload, seat, keep, idle);
+        let body = Body::origin(OriginBody::new(framing, buffer, flow));
+        Answer { reply: reply(head, body), tunnel: None, facts }
+    }
+
+    /// How long the connection may be kept: below our limit and below what the origin announced.
+    fn keep(&self, head: &ResponseHead) -> Duration {
+        if !head.options.persists(head.version) || head.keep_alive.max == Some(0) {
+            return Duration::ZERO;
+        }
+        match head.keep_alive.timeout {
+            Some(timeout) => self.idle.min(timeout.saturating_sub(MARGIN)),
+            None => self.idle,
+        }
+    }
+}
+
+/// What stays the same over every attempt.
+struct Order {
+    expect: Expect,
+    upload: Upload,
+    to_head: bool,
+    thorough: bool,
+}
+
+fn reply(head: ResponseHead, body: Body) -> Reply {
+    let mut reply = Reply::new(head.status, body);
+    reply.fields = head.fields.into_iter().collect::<Fields>();
+    match head.status {
+        StatusCode::SWITCHING_PROTOCOLS => {
+            reply.fields.push(CONNECTION, HeaderValue::from_static("upgrade"));
+            reply.fields.push(UPGRADE, HeaderValue::from_static("websocket"));
+        }
+        // RFC 9110 section 8.6: never in a 204.
+        StatusCode::NO_CONTENT => {
+            reply.fields.remove(&CONTENT_LENGTH);
+        }
+        _ => {}
+    }
+    reply
+}
+
+/// RFC 9110 section 9.2.2.
+fn is_idempotent(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
+    )
+}
+
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.members.iter().map(|m| &m.name)).finish()
+    }
+}

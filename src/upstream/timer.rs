@@ -1,0 +1,44 @@
+//! A deadline that may be pushed back often and is rarely reached.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use tokio::time::Sleep;
+
+use crate::clock;
+
+/// Due a while after it was last pushed back. Pushing back costs one store; the runtime's timer is
+/// only moved when it fires too early.
+#[derive(Debug)]
+pub(super) struct Timer {
+    due: Instant,
+    /// Made when something is waited for, and not before.
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Timer {
+    /// Due in `wait` from now.
+    #[must_use]
+    pub(super) fn after(wait: Duration) -> Self {
+        Self { due: clock::now() + wait, sleep: None }
+    }
+
+    /// Due in `wait` from now, and not before.
+    pub(super) fn push(&mut self, wait: Duration) {
+        self.due = clock::now() + wait;
+    }
+
+    /// Ready when it is due.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let due = tokio::time::Instant::from_std(self.due);
+            let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+            ready!(sleep.as_mut().poll(cx));
+            if sleep.deadline() >= due {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(due);
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! After `101 Switching Protocols`: the raw connection, for the bytes of another protocol.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use hyper::upgrade::Upgraded;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
+
+use super::balance::Seat;
+use super::stream::Stream;
+
+/// A connection that has left HTTP. It counts as a request under way until it is dropped.
+#[derive(Debug)]
+pub struct Tunnel {
+    /// Bytes that came in the same read as the 101.
+    early: BytesMut,
+    stream: Stream,
+    _seat: Seat,
+}
+
+impl Tunnel {
+    pub(super) fn new(stream: Stream, early: BytesMut, seat: Seat) -> Self {
+        Self { early, stream, _seat: seat }
+    }
+
+    /// Copies both ways until both sides have ended; answers the bytes from the client and from the
+    /// origin.
+    pub async fn join(mut self, client: Upgraded) -> io::Result<(u64, u64)> {
+        copy_bidirectional(&mut Client(client), &mut self).await
+    }
+}
+
+impl AsyncRead for Tunnel {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let most = self.early.len().min(buf.remaining());
+        if most == 0 {
+            return Pin::new(&mut self.stream).poll_read(cx, buf);
+        }
+        buf.put_slice(self.early.get(..most).unwrap_or_default());
+        self.early.advance(most);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Tunnel {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// hyper's upgraded connection, in tokio's terms.
+struct Client(Upgraded);
+
+impl AsyncRead for Client {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut room = hyper::rt::ReadBuf::new(buf.initialize_unfilled());
+        ready!(hyper::rt::Read::poll_read(Pin::new(&mut self.0), cx, room.unfilled()))?;
+        let read = room.filled().len();
+        buf.advance(read);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Client {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        hyper::rt::Write::poll_write(Pin::new(&mut self.0), cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        hyper::rt::Write::poll_flush(Pin::new(&mut self.0), cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        hyper::rt::Write::poll_shutdown(Pin::new(&mut self.0), cx)
+    }
+}
