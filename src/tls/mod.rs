@@ -11,6 +11,8 @@ pub mod policy;
 mod session;
 pub mod store;
 pub mod stream;
+#[cfg(test)]
+mod tests;
 pub mod trust;
 pub mod x509;
 

@@ -30,7 +30,7 @@ macOS (Safari, Chrome)
 
 Windows (Edge, Chrome), in a prompt of an administrator, with the file copied to that machine
     certutil -addstore -f Root root.crt
-    undo: certutil -delstore Root \"Ravelin development CA\" (or with certlm.msc)
+    undo: certlm.msc, Trusted Root Certification Authorities, delete \"Ravelin development CA\"
 
 Firefox, everywhere
     Settings, Privacy & Security, Certificates, View Certificates, Authorities, Import: {root},
