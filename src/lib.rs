@@ -8,6 +8,7 @@ pub mod fields;
 pub mod guard;
 pub mod head;
 pub mod http1;
+pub mod listen;
 pub mod observe;
 pub mod refusal;
 pub mod reply;

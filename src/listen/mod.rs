@@ -1,0 +1,3 @@
+//! The door: sockets, first bytes, caps, and serving one connection after the other.
+
+pub mod first_bytes;
