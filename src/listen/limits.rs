@@ -1,0 +1,238 @@
+//! The part of `[limits]` that the door applies: caps, sizes and times of connections.
+
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use crate::config::complaint::Complaints;
+use crate::config::section::{Placed, Reading, Section, Text};
+use crate::config::units::Size;
+
+/// What was written; absent keys take their default.
+#[derive(Clone, Debug, Default)]
+pub struct Raw {
+    connections: Option<Placed<u64>>,
+    connections_per_client: Option<Placed<u64>>,
+    header_count: Option<Placed<u64>>,
+    header_size: Option<Placed<Text<Size>>>,
+    request_line: Option<Placed<Text<Size>>>,
+    header_read: Option<Placed<Text<Duration>>>,
+    handshake: Option<Placed<Text<Duration>>>,
+    keep_alive: Option<Placed<Text<Duration>>>,
+    body_idle: Option<Placed<Text<Duration>>>,
+    requests_per_connection: Option<Placed<u64>>,
+}
+
+/// What it means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Open connections of the whole process.
+    pub connections: usize,
+    /// Open connections of one client: an IPv4 address or an IPv6 network.
+    pub connections_per_client: u32,
+    /// Header fields of a request. The guard refuses above it; the parsers stop somewhat later.
+    pub header_count: usize,
+    /// Bytes of all header fields of a request.
+    pub header_size: usize,
+    /// Bytes of a request line.
+    pub request_line: usize,
+    /// From the first byte of a request head to its last; also how long the first may take.
+    pub header_read: Duration,
+    /// From accepting to the end of the TLS handshake.
+    pub handshake: Duration,
+    /// How long a connection may wait for its next request.
+    pub keep_alive: Duration,
+    /// How long a client may take no byte of an answer. (The same key bounds request bodies; the road
+    /// applies it there.)
+    pub write_idle: Duration,
+    /// Requests after which a connection is closed gracefully; none: no limit.
+    pub requests_per_connection: Option<NonZeroU64>,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            connections_per_client: 256,
+            header_count: 100,
+            header_size: 64 * 1024,
+            request_line: 16 * 1024,
+            header_read: Duration::from_secs(10),
+            handshake: Duration::from_secs(10),
+            keep_alive: Duration::from_secs(75),
+            write_idle: Duration::from_secs(30),
+            requests_per_connection: None,
+        }
+    }
+}
+
+/// The least room that hyper's HTTP/1 parser works with.
+const LEAST_HEAD: usize = 8 * 1024;
+
+/// Sizes above this are a slip of the pen: it would be held in memory for each connection.
+const MOST_HEAD: u64 = 16 * 1024 * 1024;
+
+impl Raw {
+    /// Reads the keys of the door from `[limits]`. Other rooms read theirs from the same section.
+    pub fn read(section: &mut Section<'_>, reading: &mut Reading<'_>) -> Self {
+        Self {
+            connections: section.get(reading, "connections"),
+            connections_per_client: section.get(reading, "connections_per_client"),
+            header_count: section.get(reading, "header_count"),
+            header_size: section.get(reading, "header_size"),
+            request_line: section.get(reading, "request_line"),
+            header_read: section.get(reading, "header_read"),
+            handshake: section.get(reading, "handshake"),
+            keep_alive: section.get(reading, "keep_alive"),
+            body_idle: section.get(reading, "body_idle"),
+            requests_per_connection: section.get(reading, "requests_per_connection"),
+        }
+    }
+
+    /// Fills in the defaults and complains about limits that nothing could pass.
+    pub fn compile(self, complaints: &mut Complaints) -> Policy {
+        let default = Policy::default();
+        let policy = Policy {
+            connections: count(self.connections.as_ref(), "connections", default.connections, complaints),
+            connections_per_client: count(
+                self.connections_per_client.as_ref(),
+                "connections_per_client",
+                default.connections_per_client,
+                complaints,
+            ),
+            header_count: count(self.header_count.as_ref(), "header_count", default.header_count, complaints),
+            header_size: size(self.header_size.as_ref(), "header_size", default.header_size, complaints),
+            request_line: size(self.request_line.as_ref(), "request_line", default.request_line, complaints),
+            header_read: time(self.header_read.as_ref(), "header_read", default.header_read, complaints),
+            handshake: time(self.handshake.as_ref(), "handshake", default.handshake, complaints),
+            keep_alive: time(self.keep_alive.as_ref(), "keep_alive", default.keep_alive, complaints),
+            write_idle: time(self.body_idle.as_ref(), "body_idle", default.write_idle, complaints),
+            requests_per_connection: self.requests_per_connection.and_then(|p| NonZeroU64::new(p.value)),
+        };
+        if usize::try_from(policy.connections_per_client).is_ok_and(|one| one > policy.connections)
+            && let Some(written) = &self.connections_per_client
+        {
+            complaints.warning(
+                Some(&written.place),
+                "`limits.connections_per_client` is above `limits.connections`: one client can take every place",
+                Some("256 is plenty for a browser and for an office behind one address".to_owned()),
+            );
+        }
+        policy
+    }
+}
+
+impl Policy {
+    /// The room for a whole request head in an HTTP/1 parser.
+    #[must_use]
+    pub fn head(&self) -> usize {
+        self.header_size.saturating_add(self.request_line).max(LEAST_HEAD)
+    }
+}
+
+fn count<T: TryFrom<u64>>(
+    written: Option<&Placed<u64>>,
+    key: &str,
+    default: T,
+    complaints: &mut Complaints,
+) -> T {
+    let Some(written) = written else { return default };
+    if written.value == 0 {
+        let hint = "leave the key out for the default".to_owned();
+        complaints.error(Some(&written.place), format!("`limits.{key}` = 0 lets nobody in"), Some(hint));
+        return default;
+    }
+    T::try_from(written.value).unwrap_or_else(|_| {
+        complaints.error(Some(&written.place), format!("`limits.{key}` is too large"), None);
+        default
+    })
+}
+
+fn size(
+    written: Option<&Placed<Text<Size>>>,
+    key: &str,
+    default: usize,
+    complaints: &mut Complaints,
+) -> usize {
+    let Some(written) = written else { return default };
+    let Size(bytes) = written.value.0;
+    if !(256..=MOST_HEAD).contains(&bytes) {
+        complaints.error(
+            Some(&written.place),
+            format!("`limits.{key}` must be between 256 B and 16 MiB"),
+            Some("it is held in memory for each connection; browsers need about 4 KiB".to_owned()),
+        );
+        return default;
+    }
+    usize::try_from(bytes).unwrap_or(default)
+}
+
+fn time(
+    written: Option<&Placed<Text<Duration>>>,
+    key: &str,
+    default: Duration,
+    complaints: &mut Complaints,
+) -> Duration {
+    let Some(written) = written else { return default };
+    let Text(time) = written.value;
+    if time.is_zero() {
+        complaints.error(
+            Some(&written.place),
+            format!("`limits.{key}` = 0 would end every connection at once"),
+            Some("a limit cannot be switched off; write a longer time".to_owned()),
+        );
+        return default;
+    }
+    time
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listen::settings::tests::read_with;
+
+    fn compile(text: &str) -> (Policy, Complaints) {
+        read_with(text, |root, reading| {
+            let mut section = root.section(reading, "limits").unwrap();
+            let raw = Raw::read(&mut section, reading);
+            section.finish(reading);
+            raw.compile(&mut reading.complaints)
+        })
+    }
+
+    #[test]
+    fn an_empty_table_is_the_default() {
+        let (policy, complaints) = compile("[limits]");
+        assert_eq!(policy, Policy::default());
+        assert!(complaints.is_empty());
+        assert_eq!(policy.head(), 80 * 1024);
+    }
+
+    #[test]
+    fn what_is_written_is_taken() {
+        let (policy, complaints) = compile(
+            "[limits]\nconnections = 50\nconnections_per_client = 5\nkeep_alive = \"5 s\"\nheader_size = \"1 KiB\"\n\
+             request_line = \"512 B\"\nbody_idle = \"7 s\"\nrequests_per_connection = 9",
+        );
+        assert!(complaints.is_empty(), "{complaints}");
+        assert_eq!((policy.connections, policy.connections_per_client), (50, 5));
+        assert_eq!((policy.keep_alive, policy.write_idle), (Duration::from_secs(5), Duration::from_secs(7)));
+        assert_eq!(policy.requests_per_connection, NonZeroU64::new(9));
+        assert_eq!(policy.head(), LEAST_HEAD, "hyper's parser needs that much");
+    }
+
+    #[test]
+    fn impossible_limits_are_named_with_their_line() {
+        for (line, want) in [
+            ("connections = 0", "`limits.connections` = 0 lets nobody in"),
+            ("keep_alive = \"0 s\"", "`limits.keep_alive` = 0 would end every connection at once"),
+            ("header_size = \"1 GiB\"", "`limits.header_size` must be between"),
+            ("connections_per_client = 5000000000", "`limits.connections_per_client` is too large"),
+            ("hand_shake = \"5 s\"", "did you mean `handshake`?"),
+        ] {
+            let (_, complaints) = compile(&format!("[limits]\n{line}"));
+            assert!(complaints.has_errors(), "{line}");
+            let said = complaints.to_string();
+            assert!(said.contains(want) && said.contains("ravelin.toml:2"), "{said}");
+        }
+    }
+}

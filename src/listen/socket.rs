@@ -1,0 +1,188 @@
+//! Listening sockets: one per worker on the same address, or a sentence that says why not.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+
+use super::holder;
+
+/// Connections that the kernel completes and keeps for us per socket; it lowers this to
+/// `net.core.somaxconn` (4096 on current kernels).
+const BACKLOG: i32 = 4096;
+
+/// After this long without a byte the kernel asks whether the client is still there. It matters for
+/// connections without a deadline of their own, which are upgraded ones (WebSocket).
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+
+/// Why an address cannot be listened on.
+#[derive(Debug)]
+pub struct BindError {
+    /// The address asked for.
+    pub address: SocketAddr,
+    /// What stands in the way, with the remedy.
+    pub why: String,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot listen on {}: {}", self.address, self.why)
+    }
+}
+
+impl std::error::Error for BindError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+/// Opens `workers` sockets on `address`, among which the kernel spreads connections
+/// (`SO_REUSEPORT`). With port 0 the first decides the port of the others. `[::]` takes IPv4 clients
+/// too. The sockets are non-blocking; what they accept has `TCP_NODELAY` and keep-alive set (Linux
+/// hands both down from the listener).
+///
+/// Another process that listens there is an error even if it would share the port: two servers that
+/// each get half of the visitors are never what was meant.
+pub fn bind(address: SocketAddr, workers: usize) -> Result<Vec<TcpListener>, BindError> {
+    let explain = |source: io::Error| BindError { address, why: why(address, &source), source };
+    if address.port() != 0 {
+        alone(address).map_err(explain)?;
+    }
+    let first = open(address).map_err(explain)?;
+    let actual = first.local_addr().map_err(explain)?;
+    let mut all = vec![first];
+    for _ in 1..workers {
+        all.push(open(actual).map_err(explain)?);
+    }
+    Ok(all)
+}
+
+/// Fails if anybody else listens on the address: without `SO_REUSEPORT` the kernel says so.
+fn alone(address: SocketAddr) -> io::Result<()> {
+    let probe = plain(address)?;
+    probe.bind(&address.into())
+}
+
+fn open(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = plain(address)?;
+    socket.set_reuse_port(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_AFTER))?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn plain(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // Connections of an earlier run that linger in TIME_WAIT do not keep us out.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// Closes with a reset instead of a farewell, for a client that gets nothing at all: no state stays
+/// behind in the kernel.
+pub(super) fn reset_on_close(socket: &impl std::os::fd::AsFd) {
+    // A socket that cannot be told is closed the slow way, which is right too.
+    let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+}
+
+fn why(address: SocketAddr, error: &io::Error) -> String {
+    let port = address.port();
+    match error.kind() {
+        io::ErrorKind::AddrInUse => match holder::of_port(port) {
+            Some(holder) => format!(
+                "port {port} is in use by {holder}. Stop it (`systemctl stop …`, or give Apache another port in \
+                 ports.conf), or choose another port"
+            ),
+            None => format!(
+                "port {port} is in use by another process. `ss -ltnp 'sport = :{port}'`, run as root, names it; stop \
+                 it or choose another port"
+            ),
+        },
+        io::ErrorKind::PermissionDenied if port < 1024 => format!(
+            "ports below 1024 need a right that this process lacks. Give it with `setcap cap_net_bind_service=+ep \
+             $(command -v ravelin)`, with `AmbientCapabilities=CAP_NET_BIND_SERVICE` in a systemd unit, or choose a \
+             port of 1024 or above, such as 8443"
+        ),
+        io::ErrorKind::AddrNotAvailable => format!(
+            "{} is no address of this machine. `ip address` lists those that are; 0.0.0.0 or [::] stands for all",
+            address.ip()
+        ),
+        io::ErrorKind::Unsupported => format!(
+            "this system has no {}",
+            if address.is_ipv6() { "IPv6: write 0.0.0.0 for every IPv4 address" } else { "IPv4" }
+        ),
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
+
+    use super::*;
+
+    fn loopback(port: u16) -> SocketAddr {
+        SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+    }
+
+    #[test]
+    fn workers_share_the_port_that_the_first_got() {
+        let all = bind(loopback(0), 3).unwrap();
+        let ports: Vec<u16> = all.iter().map(|l| l.local_addr().unwrap().port()).collect();
+        assert_eq!(ports.len(), 3);
+        assert!(ports[0] != 0 && ports.iter().all(|p| *p == ports[0]), "{ports:?}");
+    }
+
+    #[test]
+    fn a_busy_port_names_its_holder_even_if_it_would_share() {
+        let all = bind(loopback(0), 1).unwrap();
+        let address = all[0].local_addr().unwrap();
+        let error = bind(address, 1).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("cannot listen on {address}: port {} is in use by ", address.port())));
+        let itself = std::process::id();
+        assert!(error.contains(&format!("process {itself}")), "{error}");
+    }
+
+    #[test]
+    fn a_foreign_address_says_so() {
+        let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 0);
+        let error = bind(address, 1).unwrap_err().to_string();
+        assert!(error.contains("192.0.2.1 is no address of this machine"), "{error}");
+    }
+
+    #[test]
+    fn a_privileged_port_names_the_capability() {
+        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
+        let sentence = why(loopback(443), &denied);
+        assert!(sentence.contains("setcap") && sentence.contains("CAP_NET_BIND_SERVICE"), "{sentence}");
+        assert!(sentence.contains("8443"), "{sentence}");
+    }
+
+    #[test]
+    fn the_ipv6_wildcard_takes_ipv4_clients() {
+        let all = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
+        let Ok(listeners) = bind(all, 1) else { return }; // a machine without IPv6
+        let port = listeners[0].local_addr().unwrap().port();
+        TcpStream::connect(loopback(port)).unwrap();
+    }
+
+    #[test]
+    fn accepted_sockets_inherit_no_delay_and_keep_alive() {
+        let listeners = bind(loopback(0), 1).unwrap();
+        listeners[0].set_nonblocking(false).unwrap();
+        let _client = TcpStream::connect(listeners[0].local_addr().unwrap()).unwrap();
+        let (accepted, _) = listeners[0].accept().unwrap();
+        assert!(accepted.nodelay().unwrap());
+        assert!(SockRef::from(&accepted).keepalive().unwrap());
+    }
+}
