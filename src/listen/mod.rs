@@ -1,9 +1,32 @@
 //! The door: sockets, first bytes, caps, and serving one connection after the other.
+//!
+//! ```text
+//! socket::bind ─ accept::run ─┬─ census (caps) ─ connection: sniff ─┬─ HTTP/1 ── http1 ─┐
+//!                             └─ tally (counts)                     ├─ TLS ─ http1/http2 ┴─ the road
+//!                                                                   └─ anything else: answer, or nothing
+//! ```
+//!
+//! Every connection has a pulse, from which its deadlines follow, and a place, which it gives back when
+//! its socket closes.
 
+pub mod accept;
+mod answer;
 pub mod census;
+mod connection;
+mod converse;
+pub mod door;
 pub mod first_bytes;
+mod flight;
 mod holder;
+mod http1;
+mod http2;
 pub mod limits;
+mod metered;
+mod pulse;
 pub mod settings;
 pub mod socket;
+pub mod standin;
 pub mod tally;
+mod timer;
+
+pub use door::{Door, Terms};

@@ -1,0 +1,225 @@
+//! One connection: sniff, shake hands, and serve the protocol that was agreed on.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use hyper::body::Incoming;
+use hyper::rt::{Read, Write};
+use hyper::{Request, Response};
+use tokio::net::TcpStream;
+use tokio::time::{Instant as Moment, timeout_at};
+
+use super::answer;
+use super::door::{Door, Place, Terms};
+use super::first_bytes::{self, Protocol, Verdict};
+use super::metered::Metered;
+use super::pulse::Pulse;
+use super::standin::{Peer, TlsFacts};
+use super::tally::Event;
+use super::{http1, http2, socket};
+use crate::body::Body;
+use crate::clock;
+use crate::drain::Phase;
+use crate::tls::{self, Alpn, Plain};
+
+/// A greeting of TLS with a post-quantum key share is below 2 KiB, and fits with all that browsers add.
+const FIRST_READ: usize = 4 * 1024;
+
+/// The most that is read of a plain request on a TLS port, to find its Host.
+const HEAD_ON_TLS_PORT: usize = 8 * 1024;
+
+/// A connection that was accepted.
+pub(super) struct Guest {
+    pub(super) tcp: TcpStream,
+    pub(super) addr: SocketAddr,
+    pub(super) local: SocketAddr,
+    pub(super) accepted: Instant,
+    pub(super) place: Place,
+}
+
+/// What sniffing came to.
+enum Opening {
+    /// These bytes open this protocol.
+    Speaks(Protocol, BytesMut),
+    /// Closed without a byte.
+    Nothing,
+    /// Closed or broken before it could be told.
+    TooLittle,
+}
+
+/// Serves `guest` from its first byte to its last.
+pub(super) async fn serve<S, F>(door: Arc<Door<S>>, guest: Guest)
+where
+    S: Fn(Arc<Peer>, Request<Incoming>) -> F + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let terms = door.terms();
+    let patience = if terms.tls.is_some() { terms.limits.handshake } else { terms.limits.header_read };
+    let deadline = Moment::from_std(guest.accepted + patience);
+    let mut drain = door.drain.clone();
+    let opening = tokio::select! {
+        opening = timeout_at(deadline, sniff(&guest.tcp)) => opening,
+        // Whoever has said nothing when the grace is over does not get an answer.
+        () = drain.reached(Phase::Killed) => return,
+    };
+    match (opening, terms.tls.is_some()) {
+        (Err(_), _) => door.tally.event(Event::Silent),
+        (Ok(Opening::Nothing), _) => door.tally.event(Event::Probe),
+        (Ok(Opening::TooLittle), _) => door.tally.event(Event::ClientGone),
+        (Ok(Opening::Speaks(Protocol::Tls, bytes)), true) => {
+            secure(&door, terms, guest, bytes.freeze(), deadline).await;
+        }
+        (Ok(Opening::Speaks(Protocol::Http1, bytes)), false) => plain(&door, terms, guest, bytes.freeze()).await,
+        (Ok(Opening::Speaks(Protocol::Http1, bytes)), true) => {
+            door.tally.foreign(Protocol::Http1);
+            https_needed(&door, &terms, guest, bytes, deadline).await;
+        }
+        (Ok(Opening::Speaks(protocol, _)), tls) => refuse(&door, &terms, guest, protocol, tls).await,
+    }
+}
+
+/// Reads until the first bytes say what they open. No buffer is held while nothing has come.
+async fn sniff(tcp: &TcpStream) -> Opening {
+    let mut bytes = BytesMut::new();
+    loop {
+        if tcp.readable().await.is_err() {
+            return Opening::TooLittle;
+        }
+        bytes.reserve(FIRST_READ);
+        match tcp.try_read_buf(&mut bytes) {
+            Ok(0) if bytes.is_empty() => return Opening::Nothing,
+            Ok(0) => return Opening::TooLittle,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(_) => return Opening::TooLittle,
+        }
+        if let Verdict::Speaks(protocol) = first_bytes::read(&bytes) {
+            return Opening::Speaks(protocol, bytes);
+        }
+    }
+}
+
+/// TLS where it is wanted: the handshake, then the protocol of its ALPN.
+async fn secure<S, F>(door: &Arc<Door<S>>, terms: Arc<Terms>, guest: Guest, first: Bytes, deadline: Moment)
+where
+    S: Fn(Arc<Peer>, Request<Incoming>) -> F + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let Some(config) = terms.tls.clone() else { return };
+    let Guest { tcp, addr, local, place, .. } = guest;
+    let mut drain = door.drain.clone();
+    let shaken = tokio::select! {
+        shaken = timeout_at(deadline, tls::accept(tcp, config, first)) => shaken,
+        () = drain.reached(Phase::Killed) => return,
+    };
+    let stream = match shaken {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            door.tally.handshake_failed(error.label());
+            tracing::debug!(peer = %addr, %error, "no TLS connection");
+            return;
+        }
+        Err(_) => {
+            door.tally.event(Event::HandshakeTimeout);
+            return;
+        }
+    };
+    let facts = stream.facts();
+    let is_http2 = facts.alpn == Alpn::Http2;
+    let tls = TlsFacts {
+        sni: facts.sni.clone(),
+        version: facts.version,
+        cipher: facts.cipher,
+        resumed: facts.resumed,
+    };
+    let peer = Arc::new(Peer { addr, local, tls: Some(tls), listener: door.listener });
+    let pulse = Pulse::new(clock::now(), is_http2, false);
+    let io = Metered::new(stream, Arc::clone(&pulse), place);
+    if is_http2 {
+        let call = |request| (door.serve)(Arc::clone(&peer), request);
+        http2::serve(io, &pulse, &terms.limits, &door.drain, &door.tally, call).await;
+    } else {
+        converse(door, &terms, &peer, io, &pulse).await;
+    }
+}
+
+/// HTTP/1 where it is wanted.
+async fn plain<S, F>(door: &Arc<Door<S>>, terms: Arc<Terms>, guest: Guest, first: Bytes)
+where
+    S: Fn(Arc<Peer>, Request<Incoming>) -> F + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let peer = Arc::new(Peer { addr: guest.addr, local: guest.local, tls: None, listener: door.listener });
+    // The time for the first head runs from accepting: sniffing gives nobody a second helping.
+    let pulse = Pulse::new(guest.accepted, false, true);
+    let io = Metered::new(Plain::new(guest.tcp, first), Arc::clone(&pulse), guest.place);
+    converse(door, &terms, &peer, io, &pulse).await;
+}
+
+async fn converse<S, F, T>(
+    door: &Door<S>,
+    terms: &Terms,
+    peer: &Arc<Peer>,
+    io: Metered<T, Place>,
+    pulse: &Arc<Pulse>,
+) where
+    S: Fn(Arc<Peer>, Request<Incoming>) -> F,
+    F: Future<Output = Response<Body>>,
+    T: Read + Write + Unpin + Send + 'static,
+{
+    let call = |request| (door.serve)(Arc::clone(peer), request);
+    http1::serve(io, pulse, &terms.limits, &door.drain, |event| door.tally.event(event), call).await;
+}
+
+/// Plain HTTP on the TLS port: a page that names the https URL.
+async fn https_needed<S>(
+    door: &Door<S>,
+    terms: &Terms,
+    guest: Guest,
+    mut head: BytesMut,
+    deadline: Moment,
+) {
+    let _ = timeout_at(deadline, read_head(&guest.tcp, &mut head)).await;
+    let page = answer::https_needed(&head, clock::wall());
+    farewell(door, terms, guest, page).await;
+}
+
+/// Reads to the empty line that ends a head, or to the most that is worth reading.
+async fn read_head(tcp: &TcpStream, head: &mut BytesMut) {
+    let ends = |head: &[u8]| head.windows(4).any(|w| w == b"\r\n\r\n") || head.windows(2).any(|w| w == b"\n\n");
+    while !ends(head) && head.len() < HEAD_ON_TLS_PORT {
+        if tcp.readable().await.is_err() {
+            return;
+        }
+        match tcp.try_read_buf(head) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Ok(count) if count > 0 => {}
+            _ => return,
+        }
+    }
+}
+
+/// A protocol that is not served here: its own way of saying no if it has one, else nothing, at once.
+async fn refuse<S>(door: &Door<S>, terms: &Terms, guest: Guest, protocol: Protocol, tls: bool) {
+    door.tally.foreign(protocol);
+    if let Some(held) = door.tally.may_log_foreign(clock::now()) {
+        tracing::info!(
+            peer = %guest.addr, listener = %guest.local, protocol = protocol.name(), held_back = held,
+            "only HTTP is served here; closed"
+        );
+    }
+    match answer::to_foreign(protocol, tls) {
+        [] => socket::reset_on_close(&guest.tcp),
+        words => farewell(door, terms, guest, words.to_vec()).await,
+    }
+}
+
+async fn farewell<S>(door: &Door<S>, terms: &Terms, guest: Guest, words: Vec<u8>) {
+    let pulse = Pulse::new(clock::now(), false, true);
+    let io = Metered::new(Plain::new(guest.tcp, Bytes::new()), Arc::clone(&pulse), guest.place);
+    http1::say(io, words, &pulse, &terms.limits, &door.drain).await;
+}

@@ -1,0 +1,113 @@
+//! Driving a connection of either protocol to its end: the deadline that follows from its pulse, the
+//! farewell when the server goes down, and the end when it must.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use tokio::time::{Sleep, sleep};
+
+use super::limits;
+use super::pulse::Pulse;
+use super::tally::Event;
+use crate::clock;
+use crate::drain::{DrainWatch, Phase};
+
+/// hyper's connection of one protocol version.
+pub(super) trait Conversation {
+    /// Drives it as far as it goes now.
+    fn step(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>>;
+
+    /// Lets it finish what it has begun, and then end. It is polled on after this.
+    fn part(&mut self);
+}
+
+/// How a conversation ended.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// By itself.
+    Done(hyper::Result<()>),
+    /// A deadline passed; the connection is as it was, and is to be dropped.
+    Expired(Option<Event>),
+    /// The server's grace is over.
+    Killed,
+}
+
+/// Drives `conversation` until it ends, a deadline of `pulse` passes, or the server is killed. When the
+/// server closes, the client has had its share of requests or has been idle for long, it is told to
+/// part first. `on_event` hears of idle and fickle clients.
+pub(super) async fn drive(
+    conversation: &mut impl Conversation,
+    pulse: &Pulse,
+    limits: &limits::Policy,
+    drain: &DrainWatch,
+    on_event: impl Fn(Event),
+) -> Outcome {
+    let (mut for_closing, mut for_killed) = (drain.clone(), drain.clone());
+    let mut closing = pin!(for_closing.reached(Phase::Closing));
+    let mut killed = pin!(for_killed.reached(Phase::Killed));
+    let mut alarm = Alarm { sleep: pin!(sleep(limits.header_read)) };
+    let mut is_closing = false;
+    let mut parting: Option<Instant> = None;
+    poll_fn(|cx| {
+        loop {
+            is_closing = is_closing || closing.as_mut().poll(cx).is_ready();
+            if is_closing && killed.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Outcome::Killed);
+            }
+            if is_due(pulse, limits, is_closing, parting) {
+                if pulse.is_fickle() {
+                    on_event(Event::TooManyCancelled);
+                }
+                parting = Some(clock::now());
+                conversation.part();
+            }
+            if let Poll::Ready(result) = conversation.step(cx) {
+                return Poll::Ready(Outcome::Done(result));
+            }
+            if is_due(pulse, limits, is_closing, parting) {
+                continue;
+            }
+            let Some(deadline) = pulse.deadline(limits, parting) else { return Poll::Pending };
+            match alarm.poll(cx, deadline.at) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(()) if deadline.event == Some(Event::IdleTimeout) => {
+                    on_event(Event::IdleTimeout);
+                    parting = Some(clock::now());
+                    conversation.part();
+                }
+                Poll::Ready(()) => return Poll::Ready(Outcome::Expired(deadline.event)),
+            }
+        }
+    })
+    .await
+}
+
+/// Whether it is time to tell the client to part, and no request is lost by it.
+fn is_due(pulse: &Pulse, limits: &limits::Policy, is_closing: bool, parting: Option<Instant>) -> bool {
+    let must = is_closing || pulse.is_spent(limits) || pulse.is_fickle();
+    parting.is_none() && must && pulse.may_part()
+}
+
+/// One timer for all deadlines of a connection. It is set anew only when a deadline comes before the
+/// one it is set to; a deadline that moved back is found when it rings. So a busy connection never
+/// touches the timer wheel.
+struct Alarm<'s> {
+    sleep: Pin<&'s mut Sleep>,
+}
+
+impl Alarm<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>, at: Instant) -> Poll<()> {
+        loop {
+            let set_to = self.sleep.deadline().into_std();
+            if at < set_to || self.sleep.is_elapsed() {
+                self.sleep.as_mut().reset(at.into());
+            }
+            ready!(self.sleep.as_mut().poll(cx));
+            if clock::now() >= at {
+                return Poll::Ready(());
+            }
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! One listener as all workers see it: its terms, its counters, and the road behind it.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::census::{Census, Seat};
+use super::limits;
+use super::standin::ClientKey;
+use super::tally::Tally;
+use crate::drain::{DrainWatch, Live};
+
+/// A listener. `S` is the road: it takes who asks and what is asked, and gives the answer.
+pub struct Door<S> {
+    /// The listener's number in the configuration; the peer carries it.
+    pub listener: usize,
+    /// What applies to connections from now on.
+    pub terms: Arc<ArcSwap<Terms>>,
+    /// Who is connected, over all listeners.
+    pub census: Arc<Census<ClientKey>>,
+    /// What happened, over all listeners.
+    pub tally: Arc<Tally>,
+    /// How far the shutdown has come.
+    pub drain: DrainWatch,
+    /// The road.
+    pub serve: S,
+}
+
+/// What a reload may change. A connection keeps the terms it began with.
+pub struct Terms {
+    /// Caps, sizes and times.
+    pub limits: limits::Policy,
+    /// TLS, if this listener speaks it.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Whose connection it is for the cap per client; none for trusted proxies, which carry many.
+    pub client: Box<dyn Fn(IpAddr) -> Option<ClientKey> + Send + Sync>,
+}
+
+/// What a connection holds while its socket is open.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) _seat: Seat<ClientKey>,
+    pub(super) _live: Live,
+}
+
+impl<S> Door<S> {
+    pub(super) fn terms(&self) -> Arc<Terms> {
+        self.terms.load_full()
+    }
+}
+
+impl<S> fmt::Debug for Door<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Door").field("listener", &self.listener).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Terms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Terms")
+            .field("limits", &self.limits)
+            .field("tls", &self.tls.is_some())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,198 @@
+//! Serving HTTP/2 on one connection with hyper, with every limit that h2 0.4 has against floods.
+//!
+//! | attack | what ends it |
+//! |---|---|
+//! | rapid reset (CVE-2023-44487), in bursts | `max_pending_accept_reset_streams` |
+//! | rapid reset with patience, so that the origin works for nothing | [`Pulse::is_fickle`] |
+//! | MadeYouReset (CVE-2025-8671) | `max_local_error_reset_streams` |
+//! | CONTINUATION flood (CVE-2024-27316) | h2 derives a count of frames from `max_header_list_size` |
+//! | HPACK bomb, 16,000 fields | `max_header_list_size` |
+//! | empty DATA frames (CVE-2019-9518) | h2's budget of small frames; not adjustable |
+//! | SETTINGS, PING and PRIORITY floods | one answer pending per kind in h2, and no longer idle life: [`Pulse::deadline`] |
+//! | many open streams | `max_concurrent_streams`, refused above |
+//! | zero window, slow reading | `max_send_buf_size` per stream, stalled streams are reset here, stalled sockets by the pulse |
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use hyper::body::Incoming;
+use hyper::rt::{Executor, Read, Write};
+use hyper::server::conn::http2::{Builder, Connection};
+use hyper::service::{HttpService, service_fn};
+use hyper::{Request, Response};
+use tokio::time::sleep_until;
+
+use super::converse::{Conversation, Outcome, drive};
+use super::flight::{Flight, board};
+use super::limits;
+use super::metered::Metered;
+use super::pulse::{Pulse, Stream};
+use super::tally::{Event, Tally};
+use super::timer::TokioTimer;
+use crate::body::Body;
+use crate::clock;
+use crate::drain::DrainWatch;
+use crate::tls::{Flusher, Lazy, lazy};
+
+/// Streams that a client may have open at once; what nginx, HAProxy and Envoy allow too.
+const STREAMS: u32 = 100;
+
+/// What a client may send ahead on one stream. It bounds the speed of an upload over a distance (256 KiB
+/// are 5 MB/s at 50 ms), and costs nothing beyond the connection's window, which bounds the memory.
+const STREAM_WINDOW: u32 = 256 * 1024;
+
+/// What a client may send ahead in total.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// What is kept per stream of an answer that the client's window does not admit yet.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// Streams reset by the client before we looked at them; h2's own default, written down.
+const PENDING_RESETS: usize = 20;
+
+/// Streams that the client made us reset by its errors, in the life of a connection. Browsers cause none.
+const ERROR_RESETS: usize = 64;
+
+/// The pause after which a silent client is asked whether it is still there, and how long it may take to
+/// answer. What matters is a long answer without data (server-sent events) to a client that is gone.
+const PING_EVERY: Duration = Duration::from_secs(60);
+const PING_WAIT: Duration = Duration::from_secs(20);
+
+/// Serves `io` until the connection ends.
+pub(super) async fn serve<T, G, S, F>(
+    io: Metered<T, G>,
+    pulse: &Arc<Pulse>,
+    limits: &limits::Policy,
+    drain: &DrainWatch,
+    tally: &Arc<Tally>,
+    service: S,
+) where
+    T: Read + Write + Unpin,
+    G: Unpin,
+    S: Fn(Request<Incoming>) -> F,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let calls = service_fn(|request: Request<Incoming>| {
+        let ticket = pulse.request();
+        let answer = service(request);
+        async move { Ok::<_, Infallible>(board(answer.await, ticket)) }
+    });
+    let streams = Streams { pulse: Arc::clone(pulse), patience: limits.write_idle, tally: Arc::clone(tally) };
+    let (io, flusher) = lazy(io);
+    let connection = builder(limits, streams).serve_connection(io, calls);
+    let mut driven = Driven { connection, flusher };
+    match drive(&mut driven, pulse, limits, drain, |event| tally.event(event)).await {
+        Outcome::Done(Ok(())) | Outcome::Killed | Outcome::Expired(None) => {}
+        Outcome::Expired(Some(event)) => tally.event(event),
+        Outcome::Done(Err(error)) => {
+            tracing::debug!(%error, "HTTP/2 connection ended with an error");
+            let gone = std::error::Error::source(&error)
+                .and_then(|cause| cause.downcast_ref::<std::io::Error>())
+                .is_some()
+                || error.is_incomplete_message();
+            tally.event(if gone { Event::ClientGone } else { Event::BadHttp2 });
+        }
+    }
+}
+
+fn builder(limits: &limits::Policy, streams: Streams) -> Builder<Streams> {
+    let mut builder = Builder::new(streams);
+    builder
+        .timer(TokioTimer)
+        .max_concurrent_streams(STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_local_error_reset_streams(ERROR_RESETS)
+        .max_header_list_size(header_list(limits))
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_WAIT)
+        .auto_date_header(true);
+    // Extended CONNECT (RFC 8441) stays off, so that browsers open WebSockets over HTTP/1.1, where the
+    // upgrade is a rule of the site.
+    builder
+}
+
+/// The room for a request's fields: HTTP/2 counts 32 bytes more for each (RFC 9113 section 6.5.2), and
+/// the target and authority are fields too. The guard's limits are within, so that a client meets our
+/// refusal and not a bare one of h2.
+fn header_list(limits: &limits::Policy) -> u32 {
+    let overhead = limits.header_count.saturating_mul(32);
+    u32::try_from(limits.head().saturating_add(overhead)).unwrap_or(u32::MAX)
+}
+
+/// A connection with the handle that flushes what it wrote.
+struct Driven<T, S: HttpService<Incoming>> {
+    connection: Connection<Lazy<T>, S, Streams>,
+    flusher: Flusher<T>,
+}
+
+impl<T, S> Conversation for Driven<T, S>
+where
+    T: Read + Write + Unpin,
+    S: HttpService<Incoming, ResBody = Flight> + Unpin,
+    S::Future: Send + 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn step(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        self.flusher.drive(Pin::new(&mut self.connection), cx)
+    }
+
+    fn part(&mut self) {
+        Pin::new(&mut self.connection).graceful_shutdown();
+    }
+}
+
+/// Spawns the task of each stream, and ends those whose client takes nothing.
+#[derive(Clone)]
+struct Streams {
+    pulse: Arc<Pulse>,
+    patience: Duration,
+    tally: Arc<Tally>,
+}
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
+    fn execute(&self, task: F) {
+        let Some(stream) = self.pulse.newest() else {
+            tokio::spawn(task);
+            return;
+        };
+        let (start, patience) = (self.pulse.start(), self.patience);
+        let tally = Arc::clone(&self.tally);
+        tokio::spawn(async move {
+            if !run(task, &stream, start, patience).await {
+                tally.event(Event::StreamStalled);
+            }
+        });
+    }
+}
+
+/// Runs `task` to its end, or until its client has taken nothing for `patience`; then it is dropped, which
+/// resets the stream and lets the origin go. Says whether it came to its end.
+async fn run(task: impl Future<Output = ()>, stream: &Stream, start: Instant, patience: Duration) -> bool {
+    let mut task = pin!(task);
+    let mut alarm = pin!(None);
+    poll_fn(|cx| {
+        if task.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(true);
+        }
+        // Set once it waits, and again when it rings too early: a stream that flows costs no timer.
+        while let Some(at) = stream.stalls_at(start, patience) {
+            if alarm.is_none() {
+                alarm.set(Some(sleep_until(at.into())));
+            }
+            match alarm.as_mut().as_pin_mut().map(|alarm| alarm.poll(cx)) {
+                Some(Poll::Pending) => break,
+                _ if clock::now() >= at => return Poll::Ready(false),
+                _ => alarm.set(None),
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
