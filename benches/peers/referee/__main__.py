@@ -14,7 +14,7 @@ import time
 import table
 from check import NotTheJob, ask
 from peers import ALL, DEFAULT, HEADERS, Job, Ravelin
-from processes import CPUS, LOAD_CPU, PROXY_CPU, Quota, end
+from processes import CPUS, LOAD_CPU, PROXY_CPU, Quota, end, raise_limit
 from works import WORKS, Backend, Bench, idle, listening, start_up
 
 EVERYTHING = ["a", "b", "c", "d", "d+", "e", "f", "lat", "g", "h"]
@@ -121,6 +121,10 @@ def run_steady(bench, work, peers, given, results):
 def main():
     given = options()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
+    most = raise_limit() - 500
+    if max(given.idle) > most:
+        say(f"the limit on open files allows {most} connections in g")
+        given.idle = sorted({min(level, most) for level in given.idle})
     os.makedirs(given.out, exist_ok=True)
     scratch = tempfile.TemporaryDirectory(prefix="referee-", dir=given.out)
     programs = {name: path for name in ("ravelin", "caddy", "envoy") if (path := getattr(given, name))}

@@ -31,7 +31,7 @@ def check(peer):
         need(version == protocol, f"{flag} was answered in {version}")
         need(status == 200, f"GET was answered with {status} over {version}")
         hardened(peer, fields)
-        forwarded(body)
+        forwarded(peer, body)
     _, status, fields, _ = ask(peer.port, "/deny/x", "--http1.1")
     need(status in peer.denied, f"the denied prefix was answered with {status}")
     if peer.forbidden:
@@ -52,9 +52,9 @@ def hardened(peer, fields):
     need(not server or peer.server_stays, f"Server leaks: {server}")
 
 
-def forwarded(echo):
+def forwarded(peer, echo):
     lines = [line.lower() for line in echo.split("\n")]
-    for name in ("x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port"):
+    for name in peer.forwards:
         need(any(line.startswith(name + ":") for line in lines), f"{name} does not reach the backend")
 
 

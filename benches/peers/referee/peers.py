@@ -56,7 +56,9 @@ class Peer:
     program = ""
     # Statuses that say no to the denied prefix and to a forbidden method.
     denied, forbidden = {403}, {405}
-    # Server fields that the program cannot be kept from sending.
+    # What reaches the backend about the client.
+    forwards = ("x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port")
+    # The program cannot be kept from sending a Server field of its own.
     server_stays = False
     notes = ""
 
@@ -449,14 +451,16 @@ class H2o(Peer):
     file = "h2o.conf"
     # Its configuration has no way to refuse a method.
     forbidden = None
+    # Nor can it set request fields from what it knows.
+    forwards = ("x-forwarded-for", "x-forwarded-proto")
     server_stays = True
-    notes = "methods are not restricted: its configuration has no way"
+    notes = "does less: methods are not restricted, no X-Forwarded-Host and -Port; its configuration has no way"
 
     def command(self):
         return [self.path, "-m", "worker", "-c", f"{self.home}/{self.file}"]
 
     def configuration(self):
-        add = "\n".join(f"  - {json.dumps(f'{n}: {v}')}" for n, v in self.job.headers.items())
+        add = "\n".join(f"header.set: {json.dumps(f'{n}: {v}')}" for n, v in self.job.headers.items())
         line = ('{"time":"%{%FT%TZ}t","client":"%h","method":"%m","host":"%{host}i","path":"%U","protocol":"%H",'
                 '"status":%s,"bytes":%b,"seconds":"%{request-total-time}x","referer":"%{referer}i",'
                 '"agent":"%{user-agent}i"}')
@@ -474,6 +478,7 @@ listen:
     certificate-file: {self.job.chain}
     key-file: {self.job.key}
     minimum-version: TLSv1.2
+    ocsp-update-interval: 0
 access-log:
   path: {self.log}
   format: {json.dumps(line)}
@@ -483,7 +488,6 @@ server-name: ""
 proxy.preserve-host: ON
 proxy.timeout.keepalive: 60000
 header.unset: X-Powered-By
-header.set:
 {add}
 hosts:
   "{HOST}":

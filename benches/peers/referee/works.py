@@ -89,9 +89,8 @@ class Bench:
             check(peer)
             before = log_lines(peer)
             result = self.window(work, peer, process)
-            result["lines"] = log_lines(peer) - before
         except NotTheJob as fault:
-            return {"fault": f"does not do the job: {fault}"}
+            return {"fault": no(peer, process, fault)}
         except RuntimeError as fault:
             return {"fault": str(fault)}
         finally:
@@ -143,8 +142,7 @@ def judge(work, result):
     """Adds the price per unit and what the generator complained about."""
     units = result["requests"] if work.unit == "request" else result["bytes"] / 2**30
     if not units:
-        words = result["generator"].strip().split("\n")[-1]
-        return {"fault": f"no work was done: {words[:120]}"}
+        return {"fault": f"no work was done: {why(result['generator'])}"}
     result["price"] = result["cpu_ns"] / 1000 / units if work.unit == "request" else result["cpu_ns"] / 1e9 / units
     result["rate"] = units / result["seconds"]
     said = result.pop("generator")
@@ -160,6 +158,14 @@ def judge(work, result):
     if work.unit == "request" and result["lines"] < 0.9 * result["requests"]:
         result["complaints"] += f" only {result['lines']} log lines for {result['requests']} requests"
     return result
+
+
+def why(said):
+    """The generator's own reason for having done nothing."""
+    if said.startswith("{"):
+        numbers = json.loads(said)
+        return f"{numbers['faults']} attempts failed: {numbers['fault']}"
+    return said.strip().split("\n")[-1][:120]
 
 
 def complaints(said):
@@ -185,6 +191,12 @@ def listening(peer, process, patience=10.0):
                 return time.monotonic() - begin
         time.sleep(0.0005)
     raise RuntimeError(f"does not listen after {patience:.0f} s: {last_words(peer)}")
+
+
+def no(peer, process, fault):
+    """Why a peer was not measured."""
+    died = f" (it ended: {last_words(peer)})" if process.poll() is not None else ""
+    return f"does not do the job: {fault}{died}"
 
 
 def last_words(peer):
@@ -238,7 +250,7 @@ def idle(bench, peer, levels):
             client.stdin.flush()
         return result
     except NotTheJob as fault:
-        return {"fault": f"does not do the job: {fault}"}
+        return {"fault": no(peer, process, fault)}
     except (RuntimeError, BrokenPipeError) as fault:
         return {"fault": str(fault)}
     finally:
