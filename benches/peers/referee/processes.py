@@ -107,6 +107,7 @@ class Used:
                 if text:
                     self.threads[pid, tid] = int(text[0])
         self.busy = busy_ticks(PROXY_CPU)
+        self.load = busy_ticks(LOAD_CPU)
 
     @staticmethod
     def tids(pid):
@@ -127,6 +128,7 @@ class Used:
             "seconds": seconds,
             "cpu_ns": ns,
             "kernel": kernel / ticks if ticks > 0 else 0.0,
+            "load": (self.load - before.load) / TICK / seconds,
             "foreign": (self.busy - before.busy) / TICK / seconds - ns / 1e9 / seconds,
         }
 

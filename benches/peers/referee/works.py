@@ -153,6 +153,9 @@ def judge(work, result):
             result["p50"], result["p99"] = numbers["p50_us"], numbers["p99_us"]
         if numbers["refused"] or numbers["faults"]:
             result["complaints"] = f"{numbers['refused']} refused, {numbers['faults']} failed ({numbers['fault']})"
+    share = result["cpu_ns"] / 1e9 / result["seconds"]
+    if result["load"] > 0.97 and share < 0.45:
+        result["complaints"] += f" the generator was the bottleneck (proxy at {share:.0%} of its CPU)"
     if result["stalls"]:
         result["complaints"] += f" stalled {result['stalls']} s"
     if work.unit == "request" and result["lines"] < 0.9 * result["requests"]:
