@@ -74,7 +74,7 @@ def present(given, job, ports):
     peers, missing = {}, []
     for name, port in zip(given.peers, ports):
         peer = ALL[name](job, port)
-        if peer.path and os.path.exists(peer.path):
+        if peer.path and os.access(peer.path, os.X_OK):
             peers[name] = peer
         else:
             missing.append(name)
@@ -127,7 +127,7 @@ def main():
         given.idle = sorted({min(level, most) for level in given.idle})
     os.makedirs(given.out, exist_ok=True)
     scratch = tempfile.TemporaryDirectory(prefix="referee-", dir=given.out)
-    programs = {name: path for name in ("ravelin", "caddy", "envoy") if (path := getattr(given, name))}
+    programs = {name: getattr(given, name) for name in ("ravelin", "caddy", "envoy")}
     backend_port, *ports = free_ports(1 + len(given.peers))
     job = Job(scratch.name, backend_port, programs)
     os.chmod(scratch.name, 0o755)

@@ -64,7 +64,7 @@ class Peer:
 
     def __init__(self, job, port):
         self.job, self.port = job, port
-        self.path = job.programs.get(self.name) or shutil.which(self.program, path=os.environ["PATH"] + ":/usr/sbin")
+        self.path = job.programs[self.name] if self.name in job.programs else shutil.which(self.program)
         self.home = f"{job.directory}/{self.name}"
         self.log = f"{self.home}/access.log"
 

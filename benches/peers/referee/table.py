@@ -88,7 +88,7 @@ def start_table(results):
     lines, notes = [row(head), row(["-"] * len(head))], []
     for name, runs in results.items():
         fine = [run for run in runs if "fault" not in run]
-        notes += [f"- {name}: {run['fault']}" for run in runs if "fault" in run]
+        notes += sorted({f"- {name}: {run['fault']}" for run in runs if "fault" in run})
         if fine:
             each = ", ".join(f"{run['ms']:.0f}" for run in fine)
             lines.append(row([name, f"{median(run['ms'] for run in fine):.0f} ({each})",
