@@ -1,0 +1,47 @@
+//! Certificates made at run time: one authority per test process, a leaf per proxy. No key is ever stored in
+//! the repository.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
+
+/// A chain and its key, as files.
+#[derive(Clone, Debug)]
+pub(crate) struct Pair {
+    /// PEM certificates, the leaf first.
+    pub(crate) chain: PathBuf,
+    /// PEM private key, PKCS#8.
+    pub(crate) key: PathBuf,
+}
+
+fn authority() -> &'static CertifiedIssuer<'static, KeyPair> {
+    static AUTHORITY: OnceLock<CertifiedIssuer<'static, KeyPair>> = OnceLock::new();
+    AUTHORITY.get_or_init(|| {
+        let mut params = CertificateParams::new(Vec::new()).expect("no names are valid names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.distinguished_name.push(DnType::CommonName, "Ravelin test authority");
+        CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority")
+    })
+}
+
+/// The authority's certificate, PEM.
+pub(crate) fn authority_pem() -> String {
+    authority().pem()
+}
+
+/// A certificate for `names` (the first is also its subject), written to `dir` as `STEM.pem` and `STEM.key`.
+pub(crate) fn issue(dir: &Path, stem: &str, names: &[&str]) -> Pair {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut params = CertificateParams::new(names.clone()).expect("valid names");
+    let subject = names.first().expect("at least one name");
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, subject.as_str());
+    let key = KeyPair::generate().expect("a key");
+    let leaf = params.signed_by(&key, authority()).expect("a leaf");
+    let pair = Pair { chain: dir.join(format!("{stem}.pem")), key: dir.join(format!("{stem}.key")) };
+    std::fs::write(&pair.chain, leaf.pem()).expect("the chain is written");
+    std::fs::write(&pair.key, key.serialize_pem()).expect("the key is written");
+    pair
+}

@@ -1,0 +1,367 @@
+//! The real `ravelin` binary as a process: its configuration, its ports, its logs, its end.
+
+use std::fmt::Write as _;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::apache::Apache;
+use super::certs;
+use super::curl::{Ask, Over};
+use super::ports::Port;
+use super::recorder::Recorder;
+use super::reply::Reply;
+use super::wire::Wire;
+use super::{ravelin, within};
+
+/// How long a debug build on a busy machine may take to start or to end.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A Ravelin being described.
+pub(crate) fn proxy() -> Builder {
+    Builder::default()
+}
+
+/// What to write into the configuration, and how to start.
+#[derive(Default)]
+pub(crate) struct Builder {
+    keys: String,
+    tables: String,
+    sites: Vec<(String, String)>,
+    https: String,
+    http: String,
+    open_files: Option<u32>,
+    env: Vec<(String, String)>,
+}
+
+/// Where a site's requests go.
+pub(crate) struct Origin(String);
+
+impl From<&Apache> for Origin {
+    fn from(apache: &Apache) -> Self {
+        Self(apache.url.clone())
+    }
+}
+
+impl From<&Recorder> for Origin {
+    fn from(recorder: &Recorder) -> Self {
+        Self(recorder.url())
+    }
+}
+
+impl From<&str> for Origin {
+    fn from(url: &str) -> Self {
+        Self(url.to_owned())
+    }
+}
+
+impl Builder {
+    /// With a site of preset `typo3` for `host`.
+    pub(crate) fn site(self, host: &str, origin: impl Into<Origin>) -> Self {
+        self.bare_site(host, origin).with("preset = \"typo3\"")
+    }
+
+    /// With a site that has no preset.
+    pub(crate) fn bare_site(mut self, host: &str, origin: impl Into<Origin>) -> Self {
+        let Origin(url) = origin.into();
+        let text = format!("\n[[site]]\nhosts = [\"{host}\"]\nupstream = \"{url}\"\n");
+        self.sites.push((host.to_owned(), text));
+        self
+    }
+
+    /// With these lines in the site named last: its keys first, then tables such as `[[site.path]]`.
+    pub(crate) fn with(mut self, lines: &str) -> Self {
+        let (_, text) = self.sites.last_mut().expect("a site comes first");
+        let _ = writeln!(text, "{lines}");
+        self
+    }
+
+    /// With these keys at the top of the file.
+    pub(crate) fn keys(mut self, lines: &str) -> Self {
+        let _ = writeln!(self.keys, "{lines}");
+        self
+    }
+
+    /// With this table, such as `[limits]` and its keys.
+    pub(crate) fn table(mut self, lines: &str) -> Self {
+        let _ = writeln!(self.tables, "{lines}");
+        self
+    }
+
+    /// With the plain listener serving instead of redirecting.
+    pub(crate) fn plain_serves(mut self) -> Self {
+        self.http.push_str("plain = \"serve\"\n");
+        self
+    }
+
+    /// With these lines in the https listener.
+    pub(crate) fn https(mut self, lines: &str) -> Self {
+        let _ = writeln!(self.https, "{lines}");
+        self
+    }
+
+    /// With these lines in the http listener.
+    pub(crate) fn http(mut self, lines: &str) -> Self {
+        let _ = writeln!(self.http, "{lines}");
+        self
+    }
+
+    /// With at most this many open files.
+    pub(crate) fn open_files(mut self, count: u32) -> Self {
+        self.open_files = Some(count);
+        self
+    }
+
+    /// With an environment variable.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Starts it and waits until it listens.
+    #[track_caller]
+    pub(crate) fn start(self) -> Ravelin {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (https, http, admin) = (Port::reserve(), Port::reserve(), Port::reserve());
+        let authority = dir.path().join("authority.pem");
+        std::fs::write(&authority, certs::authority_pem()).expect("the authority is written");
+        let mut pairs = String::new();
+        for (number, (host, _)) in self.sites.iter().enumerate() {
+            let pair = certs::issue(dir.path(), &format!("site{number}"), &[host]);
+            let (chain, key) = (pair.chain.display(), pair.key.display());
+            let _ = writeln!(pairs, "  {{ chain = \"{chain}\", key = \"{key}\" }},");
+        }
+        let text = format!(
+            "{}\n[[listen]]\nurl = \"https://127.0.0.1:{}\"\ncertificates = [\n{pairs}]\n{}\n\
+             [[listen]]\nurl = \"http://127.0.0.1:{}\"\n{}\n[admin]\nlisten = \"127.0.0.1:{}\"\n\n{}{}",
+            self.keys,
+            https.number(),
+            self.https,
+            http.number(),
+            self.http,
+            admin.number(),
+            self.tables,
+            self.sites.iter().map(|(_, text)| text.as_str()).collect::<String>(),
+        );
+        let config = dir.path().join("ravelin.toml");
+        std::fs::write(&config, text).expect("the configuration is written");
+        let host = self.sites.first().map_or("localhost", |(host, _)| host).to_owned();
+        let mut command = self.command(&config);
+        let file = |name: &str| std::fs::File::create(dir.path().join(name)).expect("a log file");
+        command.stdin(Stdio::null()).stdout(file("stdout")).stderr(file("stderr"));
+        let child = command.spawn().expect("ravelin starts");
+        let mut site = Ravelin { child, dir, host, https, http, admin, ended: None };
+        site.wait_until_listening();
+        site
+    }
+
+    fn command(&self, config: &Path) -> Command {
+        let mut command = ravelin();
+        if let Some(count) = self.open_files {
+            let binary = command.get_program().to_owned();
+            command = Command::new("prlimit");
+            command.arg(format!("--nofile={count}:{count}")).arg("--").arg(binary);
+        }
+        command.args(["run", "--config"]).arg(config);
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        command.env("NO_COLOR", "1");
+        command
+    }
+}
+
+/// A running Ravelin; it ends when this is dropped.
+pub(crate) struct Ravelin {
+    child: Child,
+    dir: TempDir,
+    host: String,
+    https: Port,
+    http: Port,
+    admin: Port,
+    ended: Option<ExitStatus>,
+}
+
+impl Ravelin {
+    /// GET over HTTP/1.1 and TLS.
+    #[track_caller]
+    pub(crate) fn get(&self, path: &str) -> Reply {
+        self.ask(path).send()
+    }
+
+    /// GET over HTTP/2.
+    #[track_caller]
+    pub(crate) fn get_h2(&self, path: &str) -> Reply {
+        self.ask_over(Over::H2, path).send().spoken("HTTP/2").clone()
+    }
+
+    /// GET over plain HTTP.
+    #[track_caller]
+    pub(crate) fn get_plain(&self, path: &str) -> Reply {
+        self.ask_over(Over::Plain, path).send()
+    }
+
+    /// A request over HTTP/1.1 and TLS, to be completed.
+    pub(crate) fn ask(&self, path: &str) -> Ask {
+        self.ask_over(Over::H1, path)
+    }
+
+    /// A request to be completed.
+    pub(crate) fn ask_over(&self, over: Over, path: &str) -> Ask {
+        Ask::proxy(self, over, &self.host, path)
+    }
+
+    /// A request to another host, to be completed.
+    pub(crate) fn ask_host(&self, over: Over, host: &str, path: &str) -> Ask {
+        Ask::proxy(self, over, host, path)
+    }
+
+    /// A raw connection to the plain listener.
+    #[track_caller]
+    pub(crate) fn wire(&self) -> Wire {
+        Wire::plain(self.http.number())
+    }
+
+    /// A raw connection to the TLS listener that has not said anything yet.
+    #[track_caller]
+    pub(crate) fn wire_to_tls_port(&self) -> Wire {
+        Wire::plain(self.https.number())
+    }
+
+    /// A TLS connection on which HTTP/1.1 was negotiated.
+    #[track_caller]
+    pub(crate) fn wire_tls(&self) -> Wire {
+        Wire::tls(self.https.number(), &self.host, &certs::authority_pem(), &[b"http/1.1"])
+    }
+
+    /// The host of its first site.
+    pub(crate) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// `https://HOST:PORT`.
+    pub(crate) fn base(&self) -> String {
+        format!("https://{}:{}", self.host, self.https.number())
+    }
+
+    /// The port of the https listener.
+    pub(crate) fn https_port(&self) -> u16 {
+        self.https.number()
+    }
+
+    /// The port of the http listener.
+    pub(crate) fn http_port(&self) -> u16 {
+        self.http.number()
+    }
+
+    /// The port of the admin listener.
+    pub(crate) fn admin_port(&self) -> u16 {
+        self.admin.number()
+    }
+
+    /// The file of the certificate authority that its certificates are from.
+    pub(crate) fn authority(&self) -> PathBuf {
+        self.dir.path().join("authority.pem")
+    }
+
+    /// Its configuration file.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.dir.path().join("ravelin.toml")
+    }
+
+    /// The directory that its files are in.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it wrote to standard output so far: the access log.
+    pub(crate) fn stdout(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("stdout")).unwrap_or_default()
+    }
+
+    /// What it wrote to standard error so far: diagnostics.
+    pub(crate) fn stderr(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("stderr")).unwrap_or_default()
+    }
+
+    /// GET on the admin listener.
+    #[track_caller]
+    pub(crate) fn admin(&self, path: &str) -> Reply {
+        Ask::url(&format!("http://127.0.0.1:{}{path}", self.admin.number()), Over::Plain).send()
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn lives(&mut self) -> bool {
+        self.ended.is_none() && self.child.try_wait().is_ok_and(|status| status.is_none())
+    }
+
+    /// Sends a signal by name.
+    #[track_caller]
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill").args(["-s", name, &pid]).status().expect("kill runs");
+        assert!(status.success(), "cannot send {name} to {pid}");
+    }
+
+    /// Waits for its end; it must come within `patience`.
+    #[track_caller]
+    pub(crate) fn ends_within(&mut self, patience: Duration) -> ExitStatus {
+        let status = within(patience, || self.child.try_wait().ok().flatten());
+        let status = status.unwrap_or_else(|| panic!("it should have ended within {patience:?}"));
+        self.ended = Some(status);
+        status
+    }
+
+    /// Resident memory now, in bytes.
+    pub(crate) fn resident(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    /// The most resident memory it ever had, in bytes.
+    pub(crate) fn resident_peak(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    #[track_caller]
+    fn memory(&self, key: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).expect("/proc tells");
+        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number of kB");
+        kib * 1024
+    }
+
+    #[track_caller]
+    fn wait_until_listening(&mut self) {
+        let ports = [self.https.number(), self.http.number(), self.admin.number()];
+        let listening = within(PATIENCE, || {
+            let up = |port: &u16| TcpStream::connect(("127.0.0.1", *port)).is_ok();
+            let gone = self.child.try_wait().ok().flatten();
+            gone.map(|_| false).or_else(|| ports.iter().all(up).then_some(true))
+        });
+        if listening != Some(true) {
+            let config = std::fs::read_to_string(self.config()).unwrap_or_default();
+            panic!("ravelin does not listen.\n{}{}\nconfiguration:\n{config}", self.stdout(), self.stderr());
+        }
+    }
+}
+
+impl Drop for Ravelin {
+    fn drop(&mut self) {
+        if self.ended.is_none() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        if std::thread::panicking() {
+            let all = self.stderr();
+            let lines: Vec<&str> = all.lines().collect();
+            let last = lines.get(lines.len().saturating_sub(30)..).unwrap_or_default();
+            eprintln!("--- what ravelin said last ---\n{}", last.join("\n"));
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! An answer, and what can be said about it.
+
+use super::names::REQUEST_ID;
+
+/// One final response, with the interim ones that came before it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Reply {
+    /// `HTTP/1.1`, `HTTP/2`.
+    pub(crate) version: String,
+    /// The status code.
+    pub(crate) status: u16,
+    /// Every field line in order, names in lower case.
+    pub(crate) fields: Vec<(String, String)>,
+    /// The body.
+    pub(crate) body: Vec<u8>,
+    /// The status codes of 1xx responses before it.
+    pub(crate) interim: Vec<u16>,
+    /// Whether it came over TLS.
+    pub(crate) secure: bool,
+}
+
+/// Fields that may be there at most once, with one value (RFC 9110 section 5.3: none of them is a list).
+const SINGLETONS: [&str; 12] = [
+    "x-frame-options",
+    "strict-transport-security",
+    "x-content-type-options",
+    "referrer-policy",
+    "cross-origin-opener-policy",
+    "cross-origin-resource-policy",
+    "cross-origin-embedder-policy",
+    "origin-agent-cluster",
+    "server",
+    "content-length",
+    "location",
+    "content-type",
+];
+
+/// Fields that tell strangers what runs here.
+const LEAKS: [&str; 4] = ["server", "x-powered-by", "x-generator", "x-redirect-by"];
+
+impl Reply {
+    /// Reads `HTTP/1.1 200 OK` and its field lines.
+    pub(crate) fn from_head(head: &str) -> Option<Self> {
+        let mut lines = head.split("\r\n").filter(|line| !line.is_empty());
+        let mut start = lines.next()?.splitn(3, ' ');
+        let version = start.next()?.to_owned();
+        let status = start.next()?.parse().ok()?;
+        let fields = lines
+            .map(|line| line.split_once(':').map(|(n, v)| (n.to_ascii_lowercase(), v.trim().to_owned())))
+            .collect::<Option<Vec<_>>>()?;
+        Some(Self { version, status, fields, ..Self::default() })
+    }
+
+    /// The first value of `name`.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.all(name).into_iter().next()
+    }
+
+    /// Every value of `name`, in order.
+    pub(crate) fn all(&self, name: &str) -> Vec<&str> {
+        self.fields.iter().filter(|(n, _)| n == name).map(|(_, v)| v.as_str()).collect()
+    }
+
+    /// The body as text.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The body as JSON.
+    #[track_caller]
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("not JSON ({error}): {self}"))
+    }
+
+    /// The status must be `status`.
+    #[track_caller]
+    pub(crate) fn status(&self, status: u16) -> &Self {
+        assert_eq!(self.status, status, "the status of {self}");
+        self
+    }
+
+    /// The status must be one of `statuses`.
+    #[track_caller]
+    pub(crate) fn status_in(&self, statuses: &[u16]) -> &Self {
+        assert!(statuses.contains(&self.status), "the status should be one of {statuses:?}: {self}");
+        self
+    }
+
+    /// It must have been spoken in `version`.
+    #[track_caller]
+    pub(crate) fn spoken(&self, version: &str) -> &Self {
+        assert_eq!(self.version, version, "the protocol of {self}");
+        self
+    }
+
+    /// `name` must be there exactly once, with exactly this value.
+    #[track_caller]
+    pub(crate) fn header_once(&self, name: &str, value: &str) -> &Self {
+        assert_eq!(self.all(name), [value], "`{name}` of {self}");
+        self
+    }
+
+    /// `name` must be there exactly once, with a value that contains `part`.
+    #[track_caller]
+    pub(crate) fn header_has(&self, name: &str, part: &str) -> &Self {
+        let all = self.all(name);
+        assert!(all.len() == 1 && all.iter().all(|v| v.contains(part)), "`{name}` should hold {part:?}: {self}");
+        self
+    }
+
+    /// `name` must not be there.
+    #[track_caller]
+    pub(crate) fn no_header(&self, name: &str) -> &Self {
+        assert_eq!(self.all(name), [""; 0], "`{name}` of {self}");
+        self
+    }
+
+    /// The body must contain `text`.
+    #[track_caller]
+    pub(crate) fn shows(&self, text: &str) -> &Self {
+        assert!(self.text().contains(text), "the body should contain {text:?}: {self}\n{}", self.text());
+        self
+    }
+
+    /// The body must not contain `text`.
+    #[track_caller]
+    pub(crate) fn hides(&self, text: &str) -> &Self {
+        assert!(!self.text().contains(text), "the body must not contain {text:?}: {self}\n{}", self.text());
+        self
+    }
+
+    /// There must be no body.
+    #[track_caller]
+    pub(crate) fn empty(&self) -> &Self {
+        assert!(self.body.is_empty(), "there should be no body, but: {}\n{}", self, self.text());
+        self
+    }
+
+    /// What holds for every response whatever it is: the base fields once, nothing twice, nothing leaked,
+    /// HSTS only over TLS.
+    #[track_caller]
+    pub(crate) fn hardened(&self) -> &Self {
+        let frame = self.all("x-frame-options");
+        assert!(frame == ["SAMEORIGIN"] || frame == ["DENY"], "X-Frame-Options {frame:?} of {self}");
+        self.header_once("x-content-type-options", "nosniff");
+        assert_eq!(self.all("referrer-policy").len(), 1, "Referrer-Policy of {self}");
+        for name in SINGLETONS {
+            assert!(self.all(name).len() <= 1, "`{name}` is sent twice: {self}");
+        }
+        for name in ["x-frame-options", "strict-transport-security", "x-content-type-options"] {
+            let joined = self.all(name).iter().any(|value| value.contains(','));
+            assert!(!joined, "`{name}` is a joined value: {self}");
+        }
+        for name in LEAKS {
+            self.no_header(name);
+        }
+        let typo3 = self.fields.iter().find(|(name, _)| name.starts_with("x-typo3-"));
+        assert_eq!(typo3, None, "TYPO3's own debugging of {self}");
+        if !self.secure {
+            self.no_header("strict-transport-security");
+        }
+        self
+    }
+
+    /// The reference id that a page of our own shows; it must be there.
+    #[track_caller]
+    pub(crate) fn reference(&self) -> String {
+        let id = self.header(REQUEST_ID).unwrap_or_else(|| panic!("no {REQUEST_ID} on {self}"));
+        assert!(self.text().contains(id), "the page should show its reference {id}: {}", self.text());
+        id.to_owned()
+    }
+
+    /// The values of `Set-Cookie` whose name is `name`.
+    pub(crate) fn cookies(&self, name: &str) -> Vec<&str> {
+        let named = |value: &&str| value.split_once('=').is_some_and(|(n, _)| n.trim() == name);
+        self.all("set-cookie").into_iter().filter(named).collect()
+    }
+}
+
+impl std::fmt::Display for Reply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "\n  {} {}", self.version, self.status)?;
+        for (name, value) in &self.fields {
+            writeln!(f, "  {name}: {}", value.chars().take(300).collect::<String>())?;
+        }
+        write!(f, "  ({} bytes of body)", self.body.len())
+    }
+}

@@ -1,0 +1,13 @@
+//! Ravelin as its operators and its attackers meet it: the real binary between real clients and a real
+//! Apache. One file per theme; `harness` holds the words they are written in.
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test says no by panicking"
+)]
+
+mod harness;
+
+mod origin;
