@@ -11,3 +11,10 @@
 mod harness;
 
 mod origin;
+mod foreign_protocols;
+mod hardening;
+mod limits;
+mod malformed;
+mod origin_faults;
+mod restricting;
+mod wire;

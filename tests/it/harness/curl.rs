@@ -102,6 +102,16 @@ impl Ask {
         Ok(reply)
     }
 
+    /// Sends it and throws the body away; its size. The transfer must be complete.
+    #[track_caller]
+    pub(crate) fn measure(self) -> u64 {
+        let mut command = Command::new("curl");
+        command.args(&self.args).args(["-o", "/dev/null", "-w", "%{size_download}"]).arg(&self.url);
+        let said = run(command.stdin(Stdio::null()));
+        assert_eq!(said.code, Some(0), "{}: {}", self.url, said.all());
+        said.out.trim().parse().unwrap_or_else(|_| panic!("curl says {:?}", said.out))
+    }
+
     fn command(&self, head: &Path, body: &Path) -> Command {
         let mut command = Command::new("curl");
         command.args(&self.args).arg("-D").arg(head).arg("-o").arg(body).arg(&self.url);

@@ -61,13 +61,19 @@ impl From<&str> for Origin {
 impl Builder {
     /// With a site of preset `typo3` for `host`.
     pub(crate) fn site(self, host: &str, origin: impl Into<Origin>) -> Self {
-        self.bare_site(host, origin).with("preset = \"typo3\"")
+        let Origin(url) = origin.into();
+        self.shared_site(host, &[&url]).with("preset = \"typo3\"")
     }
 
     /// With a site that has no preset.
-    pub(crate) fn bare_site(mut self, host: &str, origin: impl Into<Origin>) -> Self {
+    pub(crate) fn bare_site(self, host: &str, origin: impl Into<Origin>) -> Self {
         let Origin(url) = origin.into();
-        let text = format!("\n[[site]]\nhosts = [\"{host}\"]\nupstream = \"{url}\"\n");
+        self.shared_site(host, &[&url]).with("preset = \"none\"")
+    }
+
+    /// With a site that several origins serve.
+    pub(crate) fn shared_site(mut self, host: &str, origins: &[&str]) -> Self {
+        let text = format!("\n[[site]]\nhosts = [\"{host}\"]\nupstream = {origins:?}\n");
         self.sites.push((host.to_owned(), text));
         self
     }

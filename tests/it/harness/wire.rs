@@ -148,6 +148,16 @@ impl Wire {
         }
     }
 
+    /// The name of the key exchange that TLS agreed on.
+    pub(crate) fn key_exchange(&self) -> Option<String> {
+        match &self.stream {
+            Stream::Plain(_) => None,
+            Stream::Tls(stream) => {
+                stream.conn.negotiated_key_exchange_group().map(|group| format!("{:?}", group.name()))
+            }
+        }
+    }
+
     fn so_far(&self) -> String {
         String::from_utf8_lossy(&self.unread).into_owned()
     }
