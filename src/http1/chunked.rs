@@ -145,14 +145,13 @@ impl State {
             (State::Size { value, .. }, b';') => State::Extension { value: *value, seen: 1 },
             (State::Size { value, .. }, b' ' | b'\t') => State::BeforeExtension { value: *value, seen: 1 },
             (State::Size { .. }, b'\n') => return Err(ChunkFault::BadLineEnd),
-            (State::Size { .. }, _) => return Err(ChunkFault::BadSize),
             (State::BeforeExtension { value, seen }, b' ' | b'\t') => {
                 State::BeforeExtension { value: *value, seen: extension(*seen)? }
             }
             (State::BeforeExtension { value, seen }, b';') => {
                 State::Extension { value: *value, seen: extension(*seen)? }
             }
-            (State::BeforeExtension { .. }, _) => return Err(ChunkFault::BadSize),
+            (State::Size { .. } | State::BeforeExtension { .. }, _) => return Err(ChunkFault::BadSize),
             (State::Extension { value, seen }, b) => {
                 not_control(b)?;
                 State::Extension { value: *value, seen: extension(*seen)? }

@@ -1,4 +1,4 @@
-//! The fingerprint of a public key: SHA-256 over its SubjectPublicKeyInfo (as in RFC 7469).
+//! The fingerprint of a public key: SHA-256 over its `SubjectPublicKeyInfo` (as in RFC 7469).
 
 use std::fmt;
 

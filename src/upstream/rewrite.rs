@@ -47,10 +47,20 @@ pub struct Onward<'a> {
     pub tracestate: bool,
     /// Whether this is a WebSocket handshake that the path allows.
     pub websocket: bool,
-    /// Whether names with `_` go on, except those that PHP would take for a protected name.
-    pub keep_underscores: bool,
+    /// What happens to names with `_`.
+    pub underscores: Underscores,
     /// How the body ends; the only source of the framing field.
     pub framing: RequestFraming,
+}
+
+/// What happens to field names with `_`, which PHP and CGI take for `-`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Underscores {
+    /// They are left out.
+    #[default]
+    Drop,
+    /// They go on, except those that would be taken for a protected name.
+    Keep,
 }
 
 /// What happens to one field of the client's.
@@ -161,7 +171,8 @@ fn fate(name: &HeaderName, onward: &Onward<'_>, options: &Options<'_>) -> Fate {
     let drop = match folded(text) {
         None => known(text, onward),
         Some(folded) => {
-            (text.contains('_') && !onward.keep_underscores) || folded.text().is_none_or(|t| known(t, onward))
+            (text.contains('_') && onward.underscores == Underscores::Drop)
+                || folded.text().is_none_or(|t| known(t, onward))
         }
     };
     if drop || options.name(name) { Fate::Drop } else { Fate::Copy }
@@ -170,27 +181,51 @@ fn fate(name: &HeaderName, onward: &Onward<'_>, options: &Options<'_>) -> Fate {
 /// Whether a field of this name is never copied: hop-by-hop, written by ourselves, or a way to make an
 /// origin see another request than the one that was checked.
 fn known(name: &str, onward: &Onward<'_>) -> bool {
-    match name {
-        // Hop-by-hop: RFC 9110 section 7.6.1, and what older proxies called so.
+    is_hop_by_hop(name) || is_ours(name) || overrides(name) || (name == "tracestate" && !onward.tracestate)
+}
+
+/// RFC 9110 section 7.6.1, and what older proxies called so.
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
         "connection"
-        | "keep-alive"
-        | "proxy-connection"
-        | "proxy-authorization"
-        | "te"
-        | "trailer"
-        | "transfer-encoding"
-        | "upgrade"
-        | "http2-settings" => true,
-        // Written by ourselves; `Expect` was answered already.
-        "host" | "content-length" | "expect" | "x-request-id" | "traceparent" => true,
-        "tracestate" => !onward.tracestate,
-        // Who the client is, is ours to say.
-        "forwarded" | "x-real-ip" => true,
-        // httpoxy; URL and method overrides that were not checked.
-        "proxy" | "x-original-url" | "x-rewrite-url" => true,
-        "x-http-method-override" | "x-http-method" | "x-method-override" => true,
-        _ => name.starts_with("x-forwarded-") || name == "x-forwarded",
-    }
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authorization"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+    )
+}
+
+/// Written by ourselves; and who the client is, is ours to say. `Expect` was answered already.
+fn is_ours(name: &str) -> bool {
+    matches!(
+        name,
+        "host"
+            | "content-length"
+            | "expect"
+            | "x-request-id"
+            | "traceparent"
+            | "forwarded"
+            | "x-real-ip"
+            | "x-forwarded"
+    ) || name.starts_with("x-forwarded-")
+}
+
+/// httpoxy, and overrides of a URL or method that were not checked.
+fn overrides(name: &str) -> bool {
+    matches!(
+        name,
+        "proxy"
+            | "x-original-url"
+            | "x-rewrite-url"
+            | "x-http-method-override"
+            | "x-http-method"
+            | "x-method-override"
+    )
 }
 
 /// A name with every character that is neither letter, digit nor `-` turned into `-`, as CGI, PHP and
@@ -348,7 +383,7 @@ mod tests {
             traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
             tracestate: false,
             websocket: false,
-            keep_underscores: false,
+            underscores: Underscores::Drop,
             framing: RequestFraming::None,
         }
     }
@@ -423,7 +458,7 @@ mod tests {
 
     #[test]
     fn names_that_php_folds_into_protected_ones_never_pass() {
-        let keep = Onward { keep_underscores: true, ..onward() };
+        let keep = Onward { underscores: Underscores::Keep, ..onward() };
         for name in [
             "X_Forwarded_For",
             "X-Forwarded_For",

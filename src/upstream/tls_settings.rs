@@ -20,9 +20,17 @@ pub(super) struct Raw {
     pub(super) place: Place,
     roots: Option<Placed<PathBuf>>,
     pins: Option<Placed<Vec<Placed<Text<Pin>>>>>,
-    client: Option<(Option<Placed<PathBuf>>, Option<Placed<PathBuf>>, Place)>,
+    client: Option<RawClient>,
     server_name: Option<Placed<String>>,
     accept_any: Option<Placed<bool>>,
+}
+
+/// `client_certificate = { chain = …, key = … }`.
+#[derive(Clone, Debug)]
+struct RawClient {
+    place: Place,
+    chain: Option<Placed<PathBuf>>,
+    key: Option<Placed<PathBuf>>,
 }
 
 /// What it means: everything but the name of the single member.
@@ -36,10 +44,13 @@ impl Raw {
     /// Reads the whole section.
     pub(super) fn read(mut section: Section<'_>, reading: &mut Reading<'_>) -> Self {
         let client = section.section(reading, "client_certificate").map(|mut client| {
-            let place = client.place.clone();
-            let pair = (client.get(reading, "chain"), client.get(reading, "key"), place);
+            let written = RawClient {
+                place: client.place.clone(),
+                chain: client.get(reading, "chain"),
+                key: client.get(reading, "key"),
+            };
             client.finish(reading);
-            pair
+            written
         });
         let raw = Self {
             place: section.place.clone(),
@@ -70,7 +81,7 @@ impl Raw {
         &self,
         complaints: &mut Complaints,
     ) -> Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
-        let (chain, key, place) = self.client.as_ref()?;
+        let RawClient { place, chain, key } = self.client.as_ref()?;
         let (Some(chain), Some(key)) = (chain, key) else {
             let message = "`client_certificate` needs both `chain` and `key`";
             complaints.error(Some(place), message, None);

@@ -12,17 +12,36 @@ const UNDER_WAY: usize = 24 << 20;
 /// The largest piece that is ever handed on.
 const PIECE: usize = 128 << 10;
 
-/// A byte that depends on its position, so that a lost or doubled piece shows.
-fn pattern(position: usize) -> u8 {
-    (position.wrapping_mul(31) >> 5).to_le_bytes()[0]
+/// The pattern repeats after this many bytes: a prime, so that no buffer size divides it.
+const PERIOD: usize = 61_457;
+
+/// One period of bytes that depend on their position, so that a lost or doubled piece shows.
+fn pattern() -> Bytes {
+    (0..PERIOD).map(|i| (i.wrapping_mul(31) >> 5).to_le_bytes()[0]).collect()
 }
 
-fn pieces(mut from: usize, to: usize) -> impl Iterator<Item = Bytes> {
+/// Whether `data` is what stands at `position`.
+fn fits(pattern: &Bytes, mut position: usize, mut data: &[u8]) -> bool {
+    while !data.is_empty() {
+        let start = position % PERIOD;
+        let most = data.len().min(PERIOD - start);
+        if data[..most] != pattern[start..start + most] {
+            return false;
+        }
+        (position, data) = (position + most, &data[most..]);
+    }
+    true
+}
+
+/// The first `SIZE` bytes, in pieces of odd sizes.
+fn pieces() -> impl Iterator<Item = Bytes> {
+    let pattern = pattern();
+    let mut from = 0;
     std::iter::from_fn(move || {
-        let next = to.min(from + (60 << 10) + 17);
-        let piece: Vec<u8> = (from..next).map(pattern).collect();
-        from = next;
-        (!piece.is_empty()).then(|| Bytes::from(piece))
+        let start = from % PERIOD;
+        let most = (SIZE - from).min(PERIOD - start).min(40_009);
+        from += most;
+        (most > 0).then(|| pattern.slice(start..start + most))
     })
 }
 
@@ -45,7 +64,7 @@ async fn download(chunked: bool) {
         let framing =
             if chunked { "Transfer-Encoding: chunked".to_owned() } else { format!("Content-Length: {SIZE}") };
         let mut peer = origin.serve(format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n")).await;
-        for piece in pieces(0, SIZE) {
+        for piece in pieces() {
             if chunked {
                 peer.say(format!("{:x}\r\n", piece.len())).await;
             }
@@ -63,11 +82,11 @@ async fn download(chunked: bool) {
     let mut body = upstream.send(0, get()).await.unwrap().reply.body;
     let under_way = stops_growing(&written).await;
     assert!(under_way < UNDER_WAY, "no back-pressure: {under_way}");
-    let mut position = 0;
+    let (pattern, mut position) = (pattern(), 0);
     while let Some(data) = frame(&mut body).await {
         let data = data.unwrap();
         assert!(data.len() <= PIECE, "{}", data.len());
-        assert!(data.iter().enumerate().all(|(i, b)| *b == pattern(position + i)), "at {position}");
+        assert!(fits(&pattern, position, &data), "at {position}");
         position += data.len();
     }
     assert_eq!(position, SIZE);
@@ -80,7 +99,7 @@ async fn upload(framing: RequestFraming) {
     let upstream = origin.upstream();
     let produced = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&produced);
-    let mut source = pieces(0, SIZE);
+    let mut source = pieces();
     let body = Body::scripted(move |_| {
         let piece = source.next();
         count.fetch_add(piece.as_ref().map_or(0, Bytes::len), Ordering::Relaxed);
@@ -91,12 +110,12 @@ async fn upload(framing: RequestFraming) {
         peer.head().await;
         let under_way = stops_growing(&produced).await;
         assert!(under_way < UNDER_WAY, "no back-pressure: {under_way}");
-        let mut got = 0;
+        let (pattern, mut got) = (pattern(), 0);
         while got < SIZE {
             let length =
                 if framing == RequestFraming::Chunked { chunk_size(&mut peer).await } else { 1 << 16 };
             let data = peer.read(length.min(SIZE - got)).await;
-            assert!(data.iter().enumerate().all(|(i, b)| *b == pattern(got + i)), "at {got}");
+            assert!(fits(&pattern, got, &data), "at {got}");
             got += data.len();
             if framing == RequestFraming::Chunked {
                 assert_eq!(peer.read(2).await, b"\r\n");

@@ -1,6 +1,7 @@
 //! An evil origin: each fault of the corpus ends in one clear error, in bounded memory and time, and
 //! the next request is healthy.
 
+use std::task::Poll;
 use std::time::Instant;
 
 use super::*;
@@ -295,5 +296,3 @@ async fn the_client_s_faults_are_not_the_origin_s() {
         assert!(closed, "the origin must see the request break off");
     }
 }
-
-use std::task::Poll;

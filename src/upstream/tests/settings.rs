@@ -51,7 +51,7 @@ fn one_or_several_members_with_the_standard_pool() {
         idle_per_worker: 8,
         connect: Duration::from_secs(1),
         fail_after: 0,
-        retry_after: Duration::from_secs(60),
+        retry_after: Duration::from_mins(1),
     };
     assert_eq!(policy.pool, want);
 }
