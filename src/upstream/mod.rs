@@ -12,6 +12,7 @@ mod endpoint;
 mod error;
 mod exchange;
 mod health;
+mod names;
 mod pin;
 mod pool;
 pub mod rewrite;

@@ -14,6 +14,7 @@ use bytes::{BufMut, BytesMut};
 use http::header::{CONNECTION, COOKIE};
 use http::{HeaderName, Method};
 
+use super::names;
 use crate::head::Head;
 use crate::http1::connection::tokens;
 use crate::http1::framing::RequestFraming;
@@ -21,8 +22,7 @@ use crate::refusal::{Reason, Refusal};
 
 /// More options than this in `Connection` are refused: each is compared with every field.
 const OPTIONS_MAX: usize = 32;
-/// The longest name that is compared with the table below.
-const KNOWN_MAX: usize = 32;
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// What is written instead of what the client claimed.
 #[derive(Clone, Copy, Debug)]
@@ -167,93 +167,9 @@ fn fate(name: &HeaderName, onward: &Onward<'_>, options: &Options<'_>) -> Fate {
     if *name == COOKIE {
         return if options.name(name) { Fate::Drop } else { Fate::Join };
     }
-    let text = name.as_str();
-    let drop = match folded(text) {
-        None => known(text, onward),
-        Some(folded) => {
-            (text.contains('_') && onward.underscores == Underscores::Drop)
-                || folded.text().is_none_or(|t| known(t, onward))
-        }
-    };
+    let keep = onward.underscores == Underscores::Keep;
+    let drop = names::is_protected(name.as_str(), keep) || (*name == TRACESTATE && !onward.tracestate);
     if drop || options.name(name) { Fate::Drop } else { Fate::Copy }
-}
-
-/// Whether a field of this name is never copied: hop-by-hop, written by ourselves, or a way to make an
-/// origin see another request than the one that was checked.
-fn known(name: &str, onward: &Onward<'_>) -> bool {
-    is_hop_by_hop(name) || is_ours(name) || overrides(name) || (name == "tracestate" && !onward.tracestate)
-}
-
-/// RFC 9110 section 7.6.1, and what older proxies called so.
-fn is_hop_by_hop(name: &str) -> bool {
-    matches!(
-        name,
-        "connection"
-            | "keep-alive"
-            | "proxy-connection"
-            | "proxy-authorization"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
-            | "http2-settings"
-    )
-}
-
-/// Written by ourselves; and who the client is, is ours to say. `Expect` was answered already.
-fn is_ours(name: &str) -> bool {
-    matches!(
-        name,
-        "host"
-            | "content-length"
-            | "expect"
-            | "x-request-id"
-            | "traceparent"
-            | "forwarded"
-            | "x-real-ip"
-            | "x-forwarded"
-    ) || name.starts_with("x-forwarded-")
-}
-
-/// httpoxy, and overrides of a URL or method that were not checked.
-fn overrides(name: &str) -> bool {
-    matches!(
-        name,
-        "proxy"
-            | "x-original-url"
-            | "x-rewrite-url"
-            | "x-http-method-override"
-            | "x-http-method"
-            | "x-method-override"
-    )
-}
-
-/// A name with every character that is neither letter, digit nor `-` turned into `-`, as CGI, PHP and
-/// their kin do: `X_Forwarded_For` and `X.Forwarded.For` are `X-Forwarded-For` to them.
-struct Folded {
-    bytes: [u8; KNOWN_MAX],
-    length: usize,
-}
-
-impl Folded {
-    fn text(&self) -> Option<&str> {
-        self.bytes.get(..self.length).and_then(|b| std::str::from_utf8(b).ok())
-    }
-}
-
-/// `None` if there is nothing to fold. A name longer than the table is cut: only its start matters.
-fn folded(name: &str) -> Option<Folded> {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
-    if name.bytes().all(plain) {
-        return None;
-    }
-    let mut bytes = [b'-'; KNOWN_MAX];
-    for (to, from) in bytes.iter_mut().zip(name.bytes()) {
-        if plain(from) {
-            *to = from.to_ascii_lowercase();
-        }
-    }
-    Some(Folded { bytes, length: name.len().min(KNOWN_MAX) })
 }
 
 fn request_line(method: &Method, onward: &Onward<'_>, out: &mut BytesMut) -> Result<(), Unclean> {
