@@ -12,8 +12,13 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
-use crate::observe::Record;
+use self::client::ClientBody;
+use crate::guard::pace::Meter;
+use crate::observe::{Received, Record};
+use crate::refusal::Refusal;
 use crate::upstream::OriginBody;
+
+mod client;
 
 /// Bytes on their way.
 pub struct Body {
@@ -26,7 +31,7 @@ pub struct Body {
 enum Source {
     Empty,
     Full(Option<Bytes>),
-    Client(Incoming),
+    Client(Box<ClientBody>),
     Origin(Box<OriginBody>),
     #[cfg(test)]
     Scripted(Script),
@@ -41,6 +46,8 @@ type Script = Box<dyn FnMut(&mut Context<'_>) -> Poll<Option<Result<Bytes, BodyE
 pub enum BodyError {
     /// The client closed, reset its stream, or broke the framing.
     Client(hyper::Error),
+    /// The client sent more than it may, or too slowly.
+    Refused(Refusal),
     /// The origin closed too early, stalled, or broke the framing.
     Origin(std::io::Error),
 }
@@ -49,6 +56,7 @@ impl fmt::Display for BodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Client(error) => write!(f, "the client's body broke off: {error}"),
+            Self::Refused(refusal) => write!(f, "the client's body was refused: {}", refusal.detail),
             Self::Origin(error) => write!(f, "the origin's body broke off: {error}"),
         }
     }
@@ -68,10 +76,10 @@ impl Body {
         Self { source: Source::Full(Some(bytes.into())), record: None }
     }
 
-    /// What a client sends.
+    /// What a client sends, measured by `meter` and counted in `received`.
     #[must_use]
-    pub fn client(incoming: Incoming) -> Self {
-        Self { source: Source::Client(incoming), record: None }
+    pub fn client(incoming: Incoming, meter: Meter, received: Received) -> Self {
+        Self { source: Source::Client(Box::new(ClientBody::new(incoming, meter, received))), record: None }
     }
 
     /// What the origin sends.
@@ -90,8 +98,17 @@ impl Body {
 
     /// The same body with the record that it completes.
     #[must_use]
-    pub fn recorded(self, record: Box<Record>) -> Self {
+    pub fn recorded(self, mut record: Box<Record>) -> Self {
+        if http_body::Body::is_end_stream(&self) {
+            record.complete();
+        }
         Self { record: Some(record), ..self }
+    }
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Self::empty()
     }
 }
 
@@ -107,26 +124,21 @@ impl http_body::Body for Body {
         let frame = match &mut this.source {
             Source::Empty => None,
             Source::Full(bytes) => bytes.take().filter(|b| !b.is_empty()).map(Ok),
-            Source::Client(incoming) => loop {
-                match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
-                    None => break None,
-                    Some(Err(error)) => break Some(Err(BodyError::Client(error))),
-                    Some(Ok(frame)) => {
-                        if let Ok(data) = frame.into_data() {
-                            break Some(Ok(data));
-                        }
-                    }
-                }
-            },
+            Source::Client(body) => ready!(body.poll_data(cx)),
             Source::Origin(body) => ready!(body.poll_data(cx)).map(|data| data.map_err(BodyError::Origin)),
             #[cfg(test)]
             Source::Scripted(script) => ready!(script(cx)),
         };
+        // hyper asks no further once the end is known, so the last piece completes the record.
+        let ended = http_body::Body::is_end_stream(this);
         if let Some(record) = &mut this.record {
             match &frame {
                 Some(Ok(data)) => record.sent(data.len()),
                 Some(Err(error)) => record.broke_off(error),
                 None => record.complete(),
+            }
+            if ended && !matches!(frame, Some(Err(_))) {
+                record.complete();
             }
         }
         Poll::Ready(frame.map(|data| data.map(Frame::data)))
@@ -136,7 +148,7 @@ impl http_body::Body for Body {
         match &self.source {
             Source::Empty => true,
             Source::Full(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
-            Source::Client(incoming) => incoming.is_end_stream(),
+            Source::Client(body) => body.is_end(),
             Source::Origin(body) => body.is_end(),
             #[cfg(test)]
             Source::Scripted(_) => false,
@@ -147,7 +159,7 @@ impl http_body::Body for Body {
         match &self.source {
             Source::Empty => SizeHint::with_exact(0),
             Source::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
-            Source::Client(incoming) => incoming.size_hint(),
+            Source::Client(body) => body.size_hint(),
             Source::Origin(body) => body.remaining().map_or_else(SizeHint::default, SizeHint::with_exact),
             #[cfg(test)]
             Source::Scripted(_) => SizeHint::default(),

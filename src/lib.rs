@@ -1,5 +1,6 @@
 //! Ravelin: a security reverse proxy that stands in front of a TYPO3 web server.
 
+pub mod admin;
 pub mod body;
 pub mod client;
 pub mod clock;

@@ -1,0 +1,73 @@
+//! A request body as the client sends it: counted, limited, and not waited for without end.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body as _, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::BodyError;
+use crate::clock;
+use crate::guard::pace::Meter;
+use crate::observe::Received;
+
+/// What comes from the client. Only the time spent waiting for the client counts against it.
+pub(super) struct ClientBody {
+    incoming: Incoming,
+    meter: Meter,
+    received: Received,
+    /// Fires when the client has been too slow; made when the first byte has to be waited for.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl ClientBody {
+    pub(super) fn new(incoming: Incoming, meter: Meter, received: Received) -> Self {
+        Self { incoming, meter, received, timer: None }
+    }
+
+    /// The next piece; trailers are dropped.
+    pub(super) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        loop {
+            match Pin::new(&mut self.incoming).poll_frame(cx) {
+                Poll::Pending => return self.wait(cx).map(|error| Some(Err(error))),
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(BodyError::Client(error)))),
+                Poll::Ready(Some(Ok(frame))) => {
+                    let Ok(data) = frame.into_data() else { continue };
+                    self.received.add(data.len());
+                    let counted = self.meter.came(data.len(), clock::now());
+                    return Poll::Ready(Some(counted.map(|()| data).map_err(BodyError::Refused)));
+                }
+            }
+        }
+    }
+
+    /// Nothing is there yet: waits, but not beyond the deadline.
+    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
+        self.meter.wait(clock::now());
+        let Some(deadline) = self.meter.deadline().map(Instant::from_std) else { return Poll::Pending };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if timer.deadline() != deadline {
+            timer.as_mut().reset(deadline);
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            if let Err(refusal) = self.meter.check(clock::now()) {
+                return Poll::Ready(BodyError::Refused(refusal));
+            }
+            // The timer was a hair early.
+            timer.as_mut().reset(Instant::from_std(clock::now()) + std::time::Duration::from_millis(5));
+        }
+        Poll::Pending
+    }
+
+    pub(super) fn is_end(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}

@@ -1,0 +1,247 @@
+//! From a record to one line: JSON, or Apache's combined format.
+//!
+//! Written by hand: a serializer would look at every field's type and name again for every line.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use http::Version;
+
+use super::escape;
+use super::record::{Culprit, Record, Upstream, WouldBlock};
+use super::settings::Form;
+use super::stamp::Stamp;
+use super::text::Span;
+use crate::refusal::Reason;
+
+/// Appends the line of `record`, line break included.
+pub(super) fn line(form: Form, record: &Record, took: Duration, stamp: &mut Stamp, out: &mut Vec<u8>) {
+    match form {
+        Form::Json => json(record, took, stamp, out),
+        Form::Combined => combined(record, stamp, out),
+        Form::Off => {}
+    }
+}
+
+/// `{"time":…,"id":…,…}`. What is not known is left out.
+fn json(record: &Record, took: Duration, stamp: &mut Stamp, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"time\":\"");
+    stamp.rfc3339(record.wall, out);
+    out.push(b'"');
+    let mut object = Object { record, out };
+    object.request();
+    object.verdict();
+    object.number("received", record.received());
+    object.number("sent", record.sent);
+    object.number("duration_us", micros(took));
+    object.duration("head_us", record.head_after);
+    if let Some(upstream) = &record.upstream {
+        object.upstream(upstream);
+    }
+    object.text("user_agent", record.user_agent);
+    object.text("referer", record.referer);
+    object.text("generation", record.generation);
+    out.extend_from_slice(b"}\n");
+}
+
+/// The members of a JSON object, each with its comma before it.
+struct Object<'a> {
+    record: &'a Record,
+    out: &'a mut Vec<u8>,
+}
+
+impl Object<'_> {
+    fn request(&mut self) {
+        let record = self.record;
+        self.word("id", record.id.as_str());
+        self.word("trace", record.trace.trace());
+        self.word("span", record.trace.span());
+        if let Some(parent) = &record.parent {
+            self.word("parent", parent.span());
+        }
+        self.key("client");
+        self.out.push(b'"');
+        address(record.client.unwrap_or(record.peer.ip()), self.out);
+        self.out.push(b'"');
+        self.key("peer");
+        self.out.push(b'"');
+        peer(record, self.out);
+        self.out.push(b'"');
+        self.number("listener", record.listener as u64);
+        self.word("protocol", protocol(record.version));
+        if let Some((version, cipher, sni)) = record.tls {
+            self.word("tls", version);
+            self.word("cipher", cipher);
+            self.text("sni", sni);
+        }
+        self.text("method", record.method);
+        self.text("host", record.host);
+        self.text("target", record.target);
+        self.text("site", record.site_name);
+        if !record.area.is_empty() {
+            self.word("area", record.area);
+        }
+    }
+
+    fn verdict(&mut self) {
+        let record = self.record;
+        if let Some(status) = record.status {
+            self.number("status", u64::from(status.as_u16()));
+        }
+        if let Some(culprit) = record.aborted() {
+            self.word(
+                "aborted",
+                match culprit {
+                    Culprit::Client => "client",
+                    Culprit::Origin => "origin",
+                },
+            );
+        }
+        if let Some(reason) = record.refused {
+            self.reason(reason);
+        }
+        self.text("detail", record.detail);
+        if !record.would_block.is_empty() {
+            self.would_block(&record.would_block);
+        }
+    }
+
+    fn reason(&mut self, reason: Reason) {
+        self.word("step", reason.row().step.name());
+        self.word("reason", reason.name());
+    }
+
+    fn would_block(&mut self, list: &[WouldBlock]) {
+        self.key("would_block");
+        for (i, entry) in list.iter().enumerate() {
+            self.out.extend_from_slice(if i == 0 { b"[{\"step\":\"" } else { b",{\"step\":\"" });
+            self.out.extend_from_slice(entry.reason.row().step.name().as_bytes());
+            self.out.push(b'"');
+            self.word("reason", entry.reason.name());
+            self.text("detail", entry.detail);
+            self.out.push(b'}');
+        }
+        self.out.push(b']');
+    }
+
+    fn upstream(&mut self, upstream: &Upstream) {
+        self.text("upstream", upstream.member);
+        self.duration("connect_us", upstream.connect);
+        self.duration("first_byte_us", upstream.first_byte);
+        self.key("reused");
+        self.out.extend_from_slice(if upstream.reused { b"true" } else { b"false" });
+        if upstream.retries > 0 {
+            self.number("retries", u64::from(upstream.retries));
+        }
+    }
+
+    fn key(&mut self, key: &'static str) {
+        self.out.extend_from_slice(b",\"");
+        self.out.extend_from_slice(key.as_bytes());
+        self.out.extend_from_slice(b"\":");
+    }
+
+    /// A string that needs no escaping, because it is one of ours.
+    fn word(&mut self, key: &'static str, word: &str) {
+        self.key(key);
+        self.out.push(b'"');
+        self.out.extend_from_slice(word.as_bytes());
+        self.out.push(b'"');
+    }
+
+    fn text(&mut self, key: &'static str, span: Span) {
+        if let Some(text) = self.record.texts.get(span) {
+            self.key(key);
+            self.out.push(b'"');
+            escape::json(text, self.out);
+            self.out.push(b'"');
+        }
+    }
+
+    fn number(&mut self, key: &'static str, number: u64) {
+        self.key(key);
+        self.out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    }
+
+    fn duration(&mut self, key: &'static str, duration: Option<Duration>) {
+        if let Some(duration) = duration {
+            self.number(key, micros(duration));
+        }
+    }
+}
+
+/// `%h %l %u %t "%r" %>s %b "%{Referer}i" "%{User-agent}i"`: Apache's `combined`.
+fn combined(record: &Record, stamp: &mut Stamp, out: &mut Vec<u8>) {
+    address(record.client.unwrap_or(record.peer.ip()), out);
+    out.extend_from_slice(b" - - ");
+    stamp.clf(record.wall, out);
+    out.extend_from_slice(b" \"");
+    let texts = &record.texts;
+    escape::apache(texts.get(record.method).unwrap_or_default(), out);
+    out.push(b' ');
+    escape::apache(texts.get(record.target).unwrap_or_default(), out);
+    out.push(b' ');
+    out.extend_from_slice(request_protocol(record.version).as_bytes());
+    out.extend_from_slice(b"\" ");
+    match record.status {
+        Some(status) => out.extend_from_slice(status.as_str().as_bytes()),
+        None => out.push(b'-'),
+    }
+    out.push(b' ');
+    match record.sent {
+        0 => out.push(b'-'),
+        sent => out.extend_from_slice(itoa::Buffer::new().format(sent).as_bytes()),
+    }
+    for span in [record.referer, record.user_agent] {
+        out.extend_from_slice(b" \"");
+        escape::apache(texts.get(span).unwrap_or(b"-"), out);
+        out.push(b'"');
+    }
+    out.push(b'\n');
+}
+
+/// An address as text. The four numbers of IPv4 by hand, because nearly every line has two.
+fn address(address: IpAddr, out: &mut Vec<u8>) {
+    match address {
+        IpAddr::V4(v4) => {
+            for (i, octet) in v4.octets().into_iter().enumerate() {
+                if i > 0 {
+                    out.push(b'.');
+                }
+                out.extend_from_slice(itoa::Buffer::new().format(octet).as_bytes());
+            }
+        }
+        IpAddr::V6(v6) => out.extend_from_slice(v6.to_string().as_bytes()),
+    }
+}
+
+fn peer(record: &Record, out: &mut Vec<u8>) {
+    let v6 = record.peer.is_ipv6();
+    if v6 {
+        out.push(b'[');
+    }
+    address(record.peer.ip(), out);
+    out.extend_from_slice(if v6 { b"]:" } else { b":" });
+    out.extend_from_slice(itoa::Buffer::new().format(record.peer.port()).as_bytes());
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_2 => "HTTP/2",
+        other => request_protocol(other),
+    }
+}
+
+/// As Apache writes it in `%r`.
+fn request_protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_09 => "HTTP/0.9",
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2.0",
+        _ => "HTTP/1.1",
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,213 @@
+//! W3C trace context: reading `traceparent`, continuing the trace or starting one.
+//!
+//! Source: W3C Trace Context, section 3.2. Sans-IO: bytes in, a value out.
+
+use std::fmt;
+
+/// The length of a version 00 `traceparent`.
+const LENGTH: usize = 55;
+/// The flag bits that version 00 (level 2) knows: sampled and random-trace-id.
+const KNOWN_FLAGS: u8 = 0b11;
+/// A trace that starts here is marked as sampled: our log line records it, and an origin that follows
+/// its parent's decision would otherwise stop tracing because a proxy was put in front of it.
+const SAMPLED: u8 = 0b01;
+
+/// What a valid `traceparent` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parent {
+    /// The trace, 32 hexadecimal digits.
+    trace: [u8; 32],
+    /// The caller's span, 16 hexadecimal digits.
+    span: [u8; 16],
+    flags: u8,
+}
+
+/// Our place in a trace: the value that goes on to the origin.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Traceparent {
+    text: [u8; LENGTH],
+    continued: bool,
+}
+
+impl Parent {
+    /// Reads the value of `traceparent`; `None` for anything but one valid context. Versions above 00
+    /// are read as far as version 00 goes (section 3.2.4).
+    #[must_use]
+    pub fn parse(value: &[u8]) -> Option<Self> {
+        let (head, tail) = value.split_at_checked(LENGTH)?;
+        let mut parts = head.split(|b| *b == b'-');
+        let version: [u8; 2] = hexadecimal(parts.next()?)?;
+        let trace = hexadecimal(parts.next()?)?;
+        let span = hexadecimal(parts.next()?)?;
+        let flags: [u8; 2] = hexadecimal(parts.next()?)?;
+        let known = version == *b"00";
+        let clean = if known { tail.is_empty() } else { tail.is_empty() || tail.starts_with(b"-") };
+        if parts.next().is_some() || version == *b"ff" || !clean {
+            return None;
+        }
+        if trace == [b'0'; 32] || span == [b'0'; 16] {
+            return None;
+        }
+        let flags = u8::from_str_radix(std::str::from_utf8(&flags).ok()?, 16).ok()?;
+        Some(Self { trace, span, flags: flags & KNOWN_FLAGS })
+    }
+
+    /// The caller's span, as 16 hexadecimal digits.
+    #[must_use]
+    pub fn span(&self) -> &str {
+        std::str::from_utf8(&self.span).unwrap_or_default()
+    }
+}
+
+impl Traceparent {
+    /// Goes on with the caller's trace if there is one, else starts one. `draw` gives unguessable
+    /// numbers.
+    #[must_use]
+    pub fn following(parent: Option<&Parent>, draw: impl Fn() -> u64) -> Self {
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        // Never zero: an all-zero id is invalid.
+        let span = draw() | 1;
+        let mut trace = [0; 32];
+        let flags = match parent {
+            Some(parent) => {
+                trace = parent.trace;
+                parent.flags
+            }
+            None => {
+                let (high, low) = trace.split_at_mut(16);
+                spell(draw() | 1, high);
+                spell(draw(), low);
+                SAMPLED
+            }
+        };
+        fill(&mut text, 3, &trace);
+        let mut digits = [0; 16];
+        spell(span, &mut digits);
+        fill(&mut text, 36, &digits);
+        let mut digits = [0; 2];
+        spell(u64::from(flags), &mut digits);
+        fill(&mut text, 53, &digits);
+        Self { text, continued: parent.is_some() }
+    }
+
+    /// The value of the header.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.text).unwrap_or_default()
+    }
+
+    /// The trace, as 32 hexadecimal digits.
+    #[must_use]
+    pub fn trace(&self) -> &str {
+        self.as_str().get(3..35).unwrap_or_default()
+    }
+
+    /// Our own span in it, as 16 hexadecimal digits: the parent of whatever the origin does.
+    #[must_use]
+    pub fn span(&self) -> &str {
+        self.as_str().get(36..52).unwrap_or_default()
+    }
+
+    /// Whether the trace came from the caller. Only then does its `tracestate` belong to it
+    /// (section 3.3).
+    #[must_use]
+    pub fn continued(&self) -> bool {
+        self.continued
+    }
+}
+
+/// Exactly `N` lower-case hexadecimal digits; upper case is invalid (section 3.2.2).
+fn hexadecimal<const N: usize>(part: &[u8]) -> Option<[u8; N]> {
+    let digits: [u8; N] = part.try_into().ok()?;
+    digits.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')).then_some(digits)
+}
+
+/// Writes the lowest bits of `number` as hexadecimal digits, the highest first.
+fn spell(mut number: u64, places: &mut [u8]) {
+    for place in places.iter_mut().rev() {
+        *place =
+            u32::try_from(number & 15).ok().and_then(|d| char::from_digit(d, 16)).map_or(b'0', |c| c as u8);
+        number >>= 4;
+    }
+}
+
+fn fill(text: &mut [u8; LENGTH], at: usize, digits: &[u8]) {
+    if let Some(place) = text.get_mut(at..at + digits.len()) {
+        place.copy_from_slice(digits);
+    }
+}
+
+impl fmt::Debug for Traceparent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const GOOD: &[u8] = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    #[test]
+    fn a_callers_trace_goes_on_with_a_span_of_our_own() {
+        let parent = Parent::parse(GOOD).unwrap();
+        assert_eq!(parent.span(), "00f067aa0ba902b7");
+        let ours = Traceparent::following(Some(&parent), || 0xab);
+        assert_eq!(ours.as_str(), "00-4bf92f3577b34da6a3ce929d0e0e4736-00000000000000ab-01");
+        assert!(ours.continued());
+    }
+
+    #[test]
+    fn without_a_valid_caller_a_trace_starts() {
+        let ours = Traceparent::following(None, || 0);
+        assert_eq!(ours.as_str(), "00-00000000000000010000000000000000-0000000000000001-01");
+        assert!(!ours.continued());
+        assert!(Parent::parse(ours.as_str().as_bytes()).is_some(), "what we send is valid");
+    }
+
+    #[test]
+    fn what_the_specification_calls_invalid_is_ignored() {
+        for bad in [
+            &b""[..],
+            b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
+            b"00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            b"00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            b"00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            b"ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-extra",
+            b"cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01.extra",
+            b"00_4bf92f3577b34da6a3ce929d0e0e4736_00f067aa0ba902b7_01",
+        ] {
+            assert!(Parent::parse(bad).is_none(), "{}", bad.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn later_versions_are_read_as_far_as_we_know_them() {
+        let later = b"cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-ff-what-the-future-brings";
+        let ours = Traceparent::following(Parent::parse(later).as_ref(), || 2);
+        assert_eq!(ours.as_str(), "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000003-03");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics_and_whatever_is_sent_on_is_valid(
+            value in proptest::collection::vec(any::<u8>(), 0..70),
+            near in "(00|01|ff)-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-x)?",
+            random in any::<u64>(),
+        ) {
+            for value in [&value[..], near.as_bytes()] {
+                let parent = Parent::parse(value);
+                let ours = Traceparent::following(parent.as_ref(), || random);
+                prop_assert_eq!(ours.as_str().len(), LENGTH);
+                let read = Parent::parse(ours.as_str().as_bytes()).unwrap();
+                if let Some(parent) = parent {
+                    prop_assert_eq!(read.trace, parent.trace);
+                }
+            }
+        }
+    }
+}
