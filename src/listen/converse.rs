@@ -52,11 +52,14 @@ pub(super) async fn drive(
     let mut parting: Option<Instant> = None;
     poll_fn(|cx| {
         loop {
-            is_closing = is_closing || closing.as_mut().poll(cx).is_ready();
+            if !is_closing && closing.as_mut().poll(cx).is_ready() {
+                is_closing = true;
+                pulse.closing();
+            }
             if is_closing && killed.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Outcome::Killed);
             }
-            if is_due(pulse, limits, is_closing, parting) {
+            if is_due(pulse, limits, parting) {
                 if pulse.is_fickle() {
                     on_event(Event::TooManyCancelled);
                 }
@@ -66,7 +69,7 @@ pub(super) async fn drive(
             if let Poll::Ready(result) = conversation.step(cx) {
                 return Poll::Ready(Outcome::Done(result));
             }
-            if is_due(pulse, limits, is_closing, parting) {
+            if is_due(pulse, limits, parting) {
                 continue;
             }
             let Some(deadline) = pulse.deadline(limits, parting) else { return Poll::Pending };
@@ -85,9 +88,8 @@ pub(super) async fn drive(
 }
 
 /// Whether it is time to tell the client to part, and no request is lost by it.
-fn is_due(pulse: &Pulse, limits: &limits::Policy, is_closing: bool, parting: Option<Instant>) -> bool {
-    let must = is_closing || pulse.is_spent(limits) || pulse.is_fickle();
-    parting.is_none() && must && pulse.may_part()
+fn is_due(pulse: &Pulse, limits: &limits::Policy, parting: Option<Instant>) -> bool {
+    parting.is_none() && pulse.must_part(limits) && pulse.may_part()
 }
 
 /// One timer for all deadlines of a connection. It is set anew only when a deadline comes before the

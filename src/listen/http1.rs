@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
+use http::header::{CONNECTION, HeaderValue};
+use http::StatusCode;
 use hyper::body::Incoming;
 use hyper::rt::{Read, Write};
 use hyper::server::conn::http1::{Builder, Parts, UpgradeableConnection};
@@ -50,7 +52,14 @@ pub(super) async fn serve<T, G, S, F>(
     let calls = service_fn(|request: Request<Incoming>| {
         let ticket = pulse.request();
         let answer = service(request);
-        async move { Ok::<_, Infallible>(board(answer.await, ticket)) }
+        async move {
+            let mut response = answer.await;
+            // A fast answer is written before the driver can tell hyper that it is the last.
+            if pulse.must_part(limits) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(board(response, ticket))
+        }
     });
     let mut connection = builder(limits).serve_connection(io, calls).with_upgrades();
     match drive(&mut connection, pulse, limits, drain, on_event).await {

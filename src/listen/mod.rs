@@ -27,6 +27,8 @@ pub mod settings;
 pub mod socket;
 pub mod standin;
 pub mod tally;
+#[cfg(test)]
+mod tests;
 mod timer;
 
 pub use door::{Door, Terms};

@@ -43,6 +43,8 @@ pub(super) struct Pulse {
     blocked: Mark,
     /// Since when our side is closed.
     shut: Mark,
+    /// Whether the server is closing.
+    closing: AtomicBool,
     /// Whether the connection became a tunnel.
     upgraded: AtomicBool,
     /// The stream of the request that began last, until its task is spawned (HTTP/2).
@@ -89,6 +91,7 @@ impl Pulse {
             since: Mark::default(),
             blocked: Mark::default(),
             shut: Mark::default(),
+            closing: AtomicBool::new(false),
             upgraded: AtomicBool::new(false),
             newest: Mutex::new(None),
         })
@@ -161,9 +164,17 @@ impl Pulse {
         self.http2 || self.in_flight.load(Relaxed) > 0 || !self.head.load(Relaxed)
     }
 
-    /// Whether the connection has had its share of requests.
-    pub(super) fn is_spent(&self, limits: &limits::Policy) -> bool {
-        limits.requests_per_connection.is_some_and(|most| self.requests.load(Relaxed) >= most.get())
+    /// The server closes.
+    pub(super) fn closing(&self) {
+        self.closing.store(true, Relaxed);
+    }
+
+    /// Whether the client is to be told to part: the server closes, the connection has had its share of
+    /// requests, or the client is fickle.
+    pub(super) fn must_part(&self, limits: &limits::Policy) -> bool {
+        self.closing.load(Relaxed)
+            || limits.requests_per_connection.is_some_and(|most| self.requests.load(Relaxed) >= most.get())
+            || self.is_fickle()
     }
 
     /// Whether the client mostly cancels what it asks for. h2 itself ends a burst of resets that it has

@@ -1,0 +1,254 @@
+//! HTTP/1.1 through the door.
+
+use std::num::NonZeroU64;
+
+use super::*;
+
+#[tokio::test]
+async fn a_connection_is_kept_and_requests_may_be_pipelined() {
+    let house = House::plain(quick());
+    let mut client = house.connect().await;
+    client.write_all(b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    until(&mut client, "hi /1").await;
+    client.write_all(b"GET /2 HTTP/1.1\r\nHost: a\r\n\r\nGET /3 HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let both = until(&mut client, "hi /3").await;
+    assert!(both.contains("hi /2") && both.matches("HTTP/1.1 200").count() == 2, "{both}");
+    assert_eq!(both.to_ascii_lowercase().matches("\r\ndate: ").count(), 2, "{both}");
+    assert_eq!(house.tally.count(Event::Accepted), 1);
+    let peers = house.peers.lock().unwrap();
+    assert!(Arc::ptr_eq(&peers[0], &peers[2]), "one peer per connection");
+    assert_eq!(peers[0].addr, client.local_addr().unwrap());
+    assert_eq!((peers[0].local, peers[0].listener), (house.addr, 7));
+    assert!(peers[0].tls.is_none());
+}
+
+#[tokio::test]
+async fn over_tls_the_peer_knows_what_was_agreed_on() {
+    let house = House::tls(quick());
+    let mut client = house.connect_tls(&[b"http/1.1"]).await;
+    client.write_all(b"GET /tls HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+    assert!(rest(&mut client).await.ends_with(b"hi /tls"));
+    let peers = house.peers.lock().unwrap();
+    let tls = peers[0].tls.as_ref().unwrap();
+    assert_eq!((tls.sni.as_deref(), tls.version), (Some("localhost"), "TLSv1.3"));
+}
+
+#[tokio::test]
+async fn an_idle_connection_outlives_the_header_time_and_ends_after_keep_alive() {
+    let house = House::plain(quick());
+    let mut client = house.connect().await;
+    client.write_all(b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    until(&mut client, "hi /1").await;
+    // Longer than the header time of 200 ms, shorter than the keep-alive of 600 ms.
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    client.write_all(b"GET /2 HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    until(&mut client, "hi /2").await;
+    let idle = clock::now();
+    assert_eq!(rest(&mut client).await, b"", "an idle end says nothing");
+    let waited = idle.elapsed().as_millis();
+    assert!((550..1500).contains(&waited), "{waited} ms");
+    house.counted(Event::IdleTimeout, 1).await;
+    drop(client);
+    house.deserted().await;
+}
+
+#[tokio::test]
+async fn a_head_that_trickles_gets_a_408_in_time() {
+    let house = House::plain(quick());
+    let mut client = house.connect().await;
+    let start = clock::now();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n").await.unwrap();
+    let (mut read, mut write) = client.split();
+    let drip = async {
+        while write.write_all(b"X-Drip: 1\r\n").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+    };
+    let answer = tokio::select! {
+        answer = rest(&mut read) => String::from_utf8(answer).unwrap(),
+        () = drip => panic!("closed without an answer"),
+    };
+    assert!(start.elapsed() < Duration::from_millis(1500), "{:?}", start.elapsed());
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(answer.contains("X-Content-Type-Options: nosniff"), "{answer}");
+    house.counted(Event::HeaderTimeout, 1).await;
+}
+
+#[tokio::test]
+async fn a_second_head_that_trickles_gets_a_408_too() {
+    let house = House::plain(quick());
+    let mut client = house.connect().await;
+    client.write_all(b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    until(&mut client, "hi /1").await;
+    client.write_all(b"GET /2 HTTP/1.1\r\n").await.unwrap();
+    let start = clock::now();
+    let answer = rest(&mut client).await;
+    assert!(answer.starts_with(b"HTTP/1.1 408 "));
+    assert!(start.elapsed() < Duration::from_millis(500), "header time, not keep-alive: {:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_client_that_only_shakes_hands_is_closed_silently() {
+    let house = House::tls(quick());
+    let mut client = house.connect_tls(&[b"http/1.1"]).await;
+    assert_eq!(rest(&mut client).await, b"");
+    house.counted(Event::Silent, 1).await;
+}
+
+#[tokio::test]
+async fn a_client_that_takes_no_answer_is_let_go() {
+    let house = House::plain(quick());
+    let mut client = house.connect().await;
+    client.write_all(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    house.counted(Event::WriteStalled, 1).await;
+    house.deserted().await;
+}
+
+#[tokio::test]
+async fn a_slow_reader_is_served() {
+    let house = House::plain(limits::Policy { write_idle: Duration::from_millis(300), ..quick() });
+    let mut client = house.connect().await;
+    client.write_all(b"GET /big HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut total = 0;
+    let mut space = vec![0; 1024 * 1024];
+    loop {
+        let count = soon(client.read(&mut space)).await.unwrap();
+        if count == 0 {
+            break;
+        }
+        total += count;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(total > 8 * 1024 * 1024, "{total}");
+}
+
+#[tokio::test]
+async fn an_early_answer_survives_a_large_upload() {
+    let house = House::plain(quick());
+    let mut client = house.connect().await;
+    client.write_all(b"POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n\r\n").await.unwrap();
+    let (mut read, mut write) = client.split();
+    let (answer, sent) = tokio::join!(rest(&mut read), async {
+        for _ in 0..30 {
+            write.write_all(&[b'x'; 100_000]).await?;
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        write.shutdown().await
+    });
+    assert!(answer.starts_with(b"HTTP/1.1 413 ") && answer.ends_with(b"too large"), "{}", answer.len());
+    sent.expect("the upload was not reset");
+}
+
+#[tokio::test]
+async fn continue_is_said_to_who_waits_for_it() {
+    let house = House::plain(quick());
+    let mut client = house.connect().await;
+    let head = "POST /whole HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+    client.write_all(head.as_bytes()).await.unwrap();
+    until(&mut client, "HTTP/1.1 100 Continue\r\n\r\n").await;
+    client.write_all(b"hello").await.unwrap();
+    until(&mut client, "\r\n\r\nhello").await;
+}
+
+#[tokio::test]
+async fn bodies_stream_both_ways() {
+    let house = House::plain(quick());
+    let mut client = house.connect().await;
+    client.write_all(b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").await.unwrap();
+    until(&mut client, "\r\n\r\n").await;
+    for word in ["hello", "again"] {
+        client.write_all(format!("5\r\n{word}\r\n").as_bytes()).await.unwrap();
+        until(&mut client, &format!("5\r\n{word}\r\n")).await;
+    }
+    client.write_all(b"0\r\n\r\n").await.unwrap();
+    until(&mut client, "0\r\n\r\n").await;
+}
+
+#[tokio::test]
+async fn a_tunnel_lives_beyond_the_connection_and_keeps_its_place() {
+    let house = House::plain(quick());
+    let mut client = house.connect().await;
+    client.write_all(b"GET /tunnel HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: shout\r\n\r\n").await.unwrap();
+    let head = until(&mut client, "\r\n\r\n").await;
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    // Longer than every deadline of a connection.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    client.write_all(b"hello").await.unwrap();
+    until(&mut client, "HELLO").await;
+    assert_eq!((house.census.total(), house.drain.live()), (1, 1));
+    drop(client);
+    house.deserted().await;
+}
+
+#[tokio::test]
+async fn a_panic_ends_one_connection_and_no_other() {
+    let house = House::plain(quick());
+    let mut other = house.connect().await;
+    assert_eq!(house.exchange(b"GET /panic HTTP/1.1\r\nHost: a\r\n\r\n").await, b"");
+    other.write_all(b"GET /fine HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    until(&mut other, "hi /fine").await;
+    drop(other);
+    house.deserted().await;
+}
+
+#[tokio::test]
+async fn closing_finishes_what_is_in_flight() {
+    let house = House::plain(quick());
+    let (mut busy, mut idle) = (house.connect().await, house.connect().await);
+    idle.write_all(b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    until(&mut idle, "hi /1").await;
+    busy.write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    house.drain.advance(Phase::Draining);
+    let during = house.exchange(b"GET /still HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    assert!(during.ends_with(b"hi /still"), "draining still serves");
+    house.drain.advance(Phase::Closing);
+    let start = clock::now();
+    assert_eq!(rest(&mut idle).await, b"");
+    assert!(start.elapsed() < Duration::from_millis(150), "idle ones end at once: {:?}", start.elapsed());
+    let answer = String::from_utf8(rest(&mut busy).await).unwrap();
+    assert!(answer.ends_with("slow"), "{answer}");
+    assert!(answer.to_ascii_lowercase().contains("connection: close"), "{answer}");
+    drop((busy, idle));
+    house.deserted().await;
+    assert_eq!(soon(house.accepting).await.unwrap().ok(), Some(()));
+}
+
+#[tokio::test]
+async fn what_outlasts_the_grace_is_dropped() {
+    let house = House::plain(quick());
+    let mut client = house.connect().await;
+    client.write_all(b"GET /never HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let silent = house.connect().await;
+    house.counted(Event::Accepted, 2).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    house.drain.advance(Phase::Closing);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(house.drain.live(), 2);
+    house.drain.advance(Phase::Killed);
+    assert_eq!(rest(&mut client).await, b"");
+    house.deserted().await;
+    drop(silent);
+}
+
+#[tokio::test]
+async fn a_share_of_requests_ends_a_connection_gracefully() {
+    let house = House::plain(limits::Policy { requests_per_connection: NonZeroU64::new(2), ..quick() });
+    let mut client = house.connect().await;
+    client.write_all(b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let first = until(&mut client, "hi /1").await;
+    assert!(!first.to_ascii_lowercase().contains("connection: close"), "{first}");
+    client.write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let second = String::from_utf8(rest(&mut client).await).unwrap();
+    assert!(second.to_ascii_lowercase().contains("connection: close") && second.ends_with("slow"), "{second}");
+}
+
+#[tokio::test]
+async fn a_head_beyond_every_limit_is_refused() {
+    let house = House::plain(limits::Policy { header_size: 4096, request_line: 4096, ..quick() });
+    let mut head = b"GET / HTTP/1.1\r\nHost: a\r\nX-Long: ".to_vec();
+    head.resize(20_000, b'x');
+    let answer = house.exchange(&head).await;
+    assert!(answer.starts_with(b"HTTP/1.1 431 "), "{:?}", String::from_utf8_lossy(&answer));
+    house.counted(Event::BadHttp1, 1).await;
+}
