@@ -302,6 +302,12 @@ impl Ravelin {
         Ask::url(&format!("http://127.0.0.1:{}{path}", self.admin.number()), Over::Plain).send()
     }
 
+    /// The status of GET on the admin listener; none if it is not answered.
+    pub(crate) fn admin_status(&self, path: &str) -> Option<u16> {
+        let url = format!("http://127.0.0.1:{}{path}", self.admin.number());
+        Ask::url(&url, Over::Plain).try_send().ok().map(|reply| reply.status)
+    }
+
     /// Whether it still runs.
     pub(crate) fn lives(&mut self) -> bool {
         self.ended.is_none() && self.child.try_wait().is_ok_and(|status| status.is_none())

@@ -1,0 +1,214 @@
+//! The configuration as its writer meets it: complaints with place and hint, flags instead of a file, the
+//! annotated default, and an explanation of what would happen.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use crate::harness::curl::{Ask, Over};
+use crate::harness::ports::Port;
+use crate::harness::{HOST, Said, apache, certs, ravelin, run, test_file, within};
+
+const MARK: &str = "\n----\n";
+
+/// `ravelin check` on a text, in a folder with a certificate `www.pem`, its key `www.key` and a key that
+/// does not fit, `other.key`.
+fn check(dir: &Path, text: &str) -> Said {
+    certs::issue(dir, "www", &[HOST]);
+    certs::issue(dir, "other", &["other.example.org"]);
+    std::fs::write(dir.join("ravelin.toml"), text).unwrap();
+    run(ravelin().current_dir(dir).args(["check", "--config", "ravelin.toml"]))
+}
+
+/// Every file of `tests/golden/config` is an input, a line `----`, and exactly what `ravelin check` says.
+/// With `UPDATE_GOLDEN=1` the files are written anew: read the difference before it is committed.
+#[test]
+fn every_complaint_has_its_place_and_its_hint() {
+    let mut wrong = Vec::new();
+    let mut files: Vec<_> = std::fs::read_dir(test_file("golden/config")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(files.len() >= 12, "{} golden files", files.len());
+    for file in files {
+        let golden = std::fs::read_to_string(&file).unwrap();
+        let (input, expected) = golden.split_once(MARK).unwrap_or((golden.trim_end(), ""));
+        let dir = tempfile::tempdir().unwrap();
+        let said = check(dir.path(), input);
+        let said = steady(&said.all(), dir.path());
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(&file, format!("{input}{MARK}{said}")).unwrap();
+        } else if said != expected {
+            wrong.push(format!("{}\n--- expected\n{expected}--- said\n{said}", file.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// What differs between two runs on two machines is named instead.
+fn steady(said: &str, dir: &Path) -> String {
+    let here = dir.display().to_string();
+    let said = said.replace(&format!("{here}/"), "").replace(&here, ".");
+    let generation = regex::Regex::new("generation [0-9a-f]{12}").unwrap();
+    let id = generation.replace_all(&said, "generation ID").into_owned();
+    let dates = regex::Regex::new(r"\d{4}-\d\d-\d\d").unwrap();
+    dates.replace_all(&id, "DATE").into_owned()
+}
+
+#[test]
+fn all_complaints_come_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "[[listen]]\nurl = \"gopher://x\"\n[limits]\nheader_size = \"64 KB\"\nbody_idle = 30\n[[site]]\nhosts = []\nupstraem = \"x\"\n";
+    let said = check(dir.path(), text);
+    said.exits(1);
+    for part in ["gopher", "64 KB", "KiB", "body_idle", "did you mean `upstream`?"] {
+        said.says(part);
+    }
+    let errors = said.all().matches("error: ").count();
+    assert!(errors >= 4, "{errors} errors:\n{}", said.all());
+}
+
+#[test]
+fn a_good_configuration_is_said_to_be_good() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = check(dir.path(), &whole("http://127.0.0.1:8080"));
+    said.exits(0).says("ok");
+}
+
+fn whole(upstream: &str) -> String {
+    format!(
+        "[[listen]]\nurl = \"https://127.0.0.1:8443\"\ncertificates = [{{ chain = \"www.pem\", key = \"www.key\" }}]\n\
+         [[listen]]\nurl = \"http://127.0.0.1:8080\"\n\
+         [[site]]\nhosts = [\"{HOST}\"]\nupstream = \"{upstream}\"\npreset = \"typo3\"\n"
+    )
+}
+
+#[test]
+fn values_come_from_the_environment_and_from_files() {
+    let dir = tempfile::tempdir().unwrap();
+    certs::issue(dir.path(), "www", &[HOST]);
+    std::fs::write(dir.path().join("secret"), "http://127.0.0.1:8080\n").unwrap();
+    for upstream in ["${TEST_UPSTREAM}", "file:secret"] {
+        std::fs::write(dir.path().join("ravelin.toml"), whole(upstream)).unwrap();
+        let mut command = ravelin();
+        command.current_dir(dir.path()).args(["check", "--config", "ravelin.toml"]);
+        run(command.env("TEST_UPSTREAM", "http://127.0.0.1:8080")).exits(0);
+    }
+    std::fs::write(dir.path().join("ravelin.toml"), whole("${TEST_NOT_SET}")).unwrap();
+    let said = run(ravelin().current_dir(dir.path()).args(["check", "--config", "ravelin.toml"]));
+    said.exits(1).says("TEST_NOT_SET").says("not set");
+}
+
+#[test]
+fn the_annotated_default_is_the_file_in_the_repository_and_is_valid() {
+    let said = run(ravelin().args(["config", "default"]));
+    said.exits(0);
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/ravelin.toml");
+    assert_eq!(said.out, std::fs::read_to_string(file).unwrap(), "run `ravelin config default > config/ravelin.toml`");
+    let dir = tempfile::tempdir().unwrap();
+    check(dir.path(), &said.out).exits(0);
+}
+
+struct Running {
+    child: std::process::Child,
+    dir: tempfile::TempDir,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Starts a command in a folder with a certificate and waits until `port` listens.
+#[track_caller]
+fn start(dir: tempfile::TempDir, command: &mut std::process::Command, port: u16) -> Running {
+    let out = std::fs::File::create(dir.path().join("out")).unwrap();
+    let err = std::fs::File::create(dir.path().join("err")).unwrap();
+    command.current_dir(dir.path()).stdin(Stdio::null()).stdout(out).stderr(err);
+    let running = Running { child: command.spawn().unwrap(), dir };
+    let up = within(Duration::from_secs(20), || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
+    let said = std::fs::read_to_string(running.dir.path().join("err")).unwrap_or_default();
+    assert!(up.is_some(), "it does not listen:\n{said}");
+    running
+}
+
+#[test]
+fn flags_alone_are_enough_for_a_sidecar() {
+    let dir = tempfile::tempdir().unwrap();
+    certs::issue(dir.path(), "www", &[HOST]);
+    let (https, http) = (Port::reserve(), Port::reserve());
+    let mut command = ravelin();
+    command.args(["run", "--upstream", &apache().url, "--cert", "www.pem", "--key", "www.key"]);
+    command.args(["--listen", &format!("https://127.0.0.1:{}", https.number())]);
+    command.args(["--listen", &format!("http://127.0.0.1:{}", http.number())]);
+    let running = start(dir, &mut command, https.number());
+    let ask = |host: &str| Ask::url(&format!("https://127.0.0.1:{}/echo?by-flags", https.number()), Over::H1).arg("-k").header("Host", host).send();
+    ask("any.example.org").status(200).hardened();
+    ask("other.example.net").status(200).hardened();
+    let plain = Ask::url(&format!("http://127.0.0.1:{}/", http.number()), Over::Plain).send();
+    plain.status(301).header_once("location", &format!("https://127.0.0.1:{}/", https.number()));
+    let log = || std::fs::read_to_string(running.dir.path().join("out")).ok().filter(|text| text.contains("by-flags"));
+    assert!(within(Duration::from_secs(5), log).is_some(), "the access log goes to standard output");
+}
+
+#[test]
+fn a_host_flag_limits_the_hosts() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = Port::reserve();
+    let mut command = ravelin();
+    command.args(["run", "--upstream", &apache().url, "--host", HOST, "--listen", &format!("http://127.0.0.1:{}", port.number())]);
+    let _running = start(dir, &mut command, port.number());
+    let ask = |host: &str| Ask::url(&format!("http://127.0.0.1:{}/", port.number()), Over::Plain).header("Host", host).send();
+    ask(HOST).status(200);
+    ask("other.example.net").status(421);
+}
+
+#[test]
+fn each_flag_is_an_environment_variable_too() {
+    let dir = tempfile::tempdir().unwrap();
+    certs::issue(dir.path(), "www", &[HOST]);
+    let (https, http) = (Port::reserve(), Port::reserve());
+    let mut command = ravelin();
+    command.arg("run");
+    command.env("RAVELIN_LISTEN", format!("https://127.0.0.1:{},http://127.0.0.1:{}", https.number(), http.number()));
+    command.env("RAVELIN_UPSTREAM", &apache().url).env("RAVELIN_CERT", "www.pem").env("RAVELIN_KEY", "www.key");
+    command.env("RAVELIN_HOST", HOST);
+    let _running = start(dir, &mut command, https.number());
+    let ask = |host: &str| Ask::url(&format!("https://127.0.0.1:{}/", https.number()), Over::H1).arg("-k").header("Host", host).send();
+    ask(HOST).status(200).hardened();
+    ask("other.example.net").status(421).hardened();
+}
+
+#[test]
+fn a_bad_flag_names_itself() {
+    for (args, names) in [
+        (vec!["run", "--listen", "gopher://x", "--upstream", "http://127.0.0.1:1"], "gopher://x"),
+        (vec!["run", "--listen", "http://127.0.0.1:1", "--upstream", "ftp://127.0.0.1:1"], "ftp://127.0.0.1:1"),
+        (vec!["run", "--listen", "https://127.0.0.1:1", "--upstream", "http://127.0.0.1:1", "--cert", "nowhere.pem", "--key", "nowhere.key"], "nowhere.pem"),
+        (vec!["run", "--lisen", "http://127.0.0.1:1"], "--lisen"),
+        (vec!["run", "--upstream", "http://127.0.0.1:1"], "listen"),
+    ] {
+        let said = run(ravelin().args(&args).stdin(Stdio::null()));
+        assert!(said.code.is_some_and(|code| code != 0), "{args:?}: {}", said.all());
+        said.says(names);
+    }
+}
+
+#[test]
+fn explain_walks_the_steps_and_names_the_line_that_decides() {
+    let dir = tempfile::tempdir().unwrap();
+    certs::issue(dir.path(), "www", &[HOST]);
+    let text = whole("http://127.0.0.1:1") + "[[site.path]]\npath = \"/api\"\nmethods = [\"GET\", \"PUT\"]\n";
+    let line = text.lines().position(|line| line.starts_with("methods")).unwrap() + 1;
+    std::fs::write(dir.path().join("ravelin.toml"), text).unwrap();
+    let explain = |args: &[&str]| run(ravelin().current_dir(dir.path()).arg("explain").args(args).args(["--config", "ravelin.toml"]));
+
+    let passed = explain(&["PUT", &format!("https://{HOST}/api/x/../y")]);
+    passed.exits(0).says("/api/y").says("framing").says("host").says("path").says("method");
+    let refused = explain(&["DELETE", &format!("https://{HOST}/api/x")]);
+    refused.says("405").says("method-not-allowed").says(&format!("ravelin.toml:{line}"));
+    explain(&["GET", "https://nobody.example.net/"]).says("421").says("unknown-host");
+    explain(&["GET", &format!("https://{HOST}/a%2fb")]).says("400").says("bad-path");
+    explain(&["GET", &format!("http://{HOST}/")]).says(&format!("https://{HOST}"));
+    explain(&["GET", "not a url"]).says("not a url");
+}

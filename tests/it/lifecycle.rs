@@ -1,0 +1,222 @@
+//! Start, reload, stop: nothing is lost on the way, and every failure names itself.
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::harness::ports::Port;
+use crate::harness::{HOST, Ravelin, Wire, apache, certs, proxy, ravelin, run, within};
+
+/// Replaces `from` by `to` in the configuration file.
+#[track_caller]
+fn edit(site: &Ravelin, from: &str, to: &str) {
+    let text = std::fs::read_to_string(site.config()).unwrap();
+    assert!(text.contains(from), "nothing to replace: {from:?} in\n{text}");
+    std::fs::write(site.config(), text.replace(from, to)).unwrap();
+}
+
+fn generation(value: &str) -> String {
+    format!("[site.headers]\nX-Generation = \"{value}\"")
+}
+
+#[track_caller]
+fn serves(site: &Ravelin, value: &str) {
+    let seen = || site.ask("/").try_send().ok().filter(|reply| reply.header("x-generation") == Some(value));
+    assert!(within(Duration::from_secs(10), seen).is_some(), "generation {value} is not served:\n{}", site.stderr());
+}
+
+#[test]
+fn a_reload_under_load_loses_nothing() {
+    let site = proxy().site(HOST, apache()).with(&generation("0")).plain_serves().start();
+    serves(&site, "0");
+    let stop = Arc::new(AtomicBool::new(false));
+    let (answered, failed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let clients: Vec<_> = [true, false]
+        .into_iter()
+        .map(|keep| {
+            let (stop, answered, failed) = (Arc::clone(&stop), Arc::clone(&answered), Arc::clone(&failed));
+            let port = site.http_port();
+            std::thread::spawn(move || {
+                let mut wire = Wire::plain(port);
+                while !stop.load(Ordering::Relaxed) {
+                    let connection = if keep { "keep-alive" } else { "close" };
+                    wire.say(&format!("GET /_assets/0a1b2c3d/Css/site.css HTTP/1.1\nHost: {HOST}\nConnection: {connection}\n\n"));
+                    let count = if wire.reply().status == 200 { &answered } else { &failed };
+                    count.fetch_add(1, Ordering::Relaxed);
+                    if !keep {
+                        wire = Wire::plain(port);
+                    }
+                }
+            })
+        })
+        .collect();
+    for n in 1..=10 {
+        edit(&site, &format!("X-Generation = \"{}\"", n - 1), &format!("X-Generation = \"{n}\""));
+        site.signal("HUP");
+        serves(&site, &n.to_string());
+    }
+    stop.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.join().expect("a client lost its connection during a reload");
+    }
+    assert_eq!(failed.load(Ordering::Relaxed), 0);
+    assert!(answered.load(Ordering::Relaxed) > 50, "there was load: {answered:?}");
+}
+
+#[test]
+fn a_bad_reload_changes_nothing_and_says_why() {
+    let mut site = proxy().site(HOST, apache()).with(&generation("good")).start();
+    for (from, to, says) in [
+        ("X-Generation", "[broken", "ravelin.toml"),
+        ("upstream =", "upstraem =", "upstream"),
+        ("http://127.0.0.1", "ftp://127.0.0.1", "ftp"),
+        ("site0.pem", "missing.pem", "missing.pem"),
+    ] {
+        let before = std::fs::read_to_string(site.config()).unwrap();
+        edit(&site, from, to);
+        site.signal("HUP");
+        let said = within(Duration::from_secs(10), || site.stderr().contains(says).then_some(()));
+        assert!(said.is_some(), "a complaint about {says:?} in:\n{}", site.stderr());
+        assert!(site.lives());
+        site.get("/").status(200).header_once("x-generation", "good");
+        std::fs::write(site.config(), before).unwrap();
+    }
+    edit(&site, "\"good\"", "\"better\"");
+    site.signal("HUP");
+    serves(&site, "better");
+}
+
+#[test]
+fn a_new_certificate_is_shown_after_a_reload() {
+    let site = proxy().site(HOST, apache()).start();
+    let shown = || {
+        let target = format!("127.0.0.1:{}", site.https_port());
+        let mut s_client = Command::new("openssl");
+        s_client.args(["s_client", "-connect", &target, "-servername", HOST]).stdin(std::process::Stdio::null());
+        let all = run(&mut s_client).out;
+        all.split("-----BEGIN CERTIFICATE-----").nth(1).map(|rest| rest.split("-----END").next().unwrap_or_default().to_owned())
+    };
+    let before = shown().expect("a certificate");
+    certs::issue(site.dir(), "site0", &[HOST]);
+    assert_eq!(shown().as_ref(), Some(&before), "not before it is told to");
+    site.signal("HUP");
+    let changed = within(Duration::from_secs(5), || shown().filter(|now| *now != before));
+    assert!(changed.is_some(), "the new certificate is not shown:\n{}", site.stderr());
+
+    // A key that does not fit is refused, and the certificate in use stays.
+    let now = shown();
+    let other = certs::issue(site.dir(), "other", &["other.example.org"]);
+    std::fs::copy(other.key, site.dir().join("site0.key")).unwrap();
+    site.signal("HUP");
+    assert!(within(Duration::from_secs(5), || site.stderr().contains("site0.key").then_some(())).is_some(), "{}", site.stderr());
+    assert_eq!(shown(), now);
+}
+
+#[test]
+fn a_stop_finishes_what_is_under_way() {
+    let shutdown = "[shutdown]\ndrain_delay = \"1 s\"\ngrace = \"20 s\"";
+    let mut site = proxy().site(HOST, apache()).table(shutdown).plain_serves().start();
+    site.admin("/-/readyz").status(200);
+    let mut busy = site.wire_tls();
+    busy.say(&format!("GET /slow?ms=3000 HTTP/1.1\nHost: {HOST}\n\n"));
+    let mut sending = site.wire();
+    sending.say(&format!("POST /upload HTTP/1.1\nHost: {HOST}\nContent-Length: 6\n\nabc"));
+    std::thread::sleep(Duration::from_millis(200));
+    site.signal("TERM");
+    let unready = within(Duration::from_secs(1), || site.admin_status("/-/readyz").filter(|status| *status == 503));
+    assert!(unready.is_some(), "readiness goes first");
+    assert_eq!(site.admin_status("/-/healthz"), Some(200), "it is alive all the same");
+    site.get("/").status(200);
+    std::thread::sleep(Duration::from_millis(1500));
+    sending.send("def");
+    assert_eq!(sending.reply().status(200).json()["bytes"], 6, "an upload is finished");
+    busy.reply().status(200).hardened().shows("at last");
+    let status = site.ends_within(Duration::from_secs(10));
+    assert_eq!(status.code(), Some(0), "{}", site.stderr());
+}
+
+#[test]
+fn idle_connections_do_not_hold_a_stop_up() {
+    let mut site = proxy().site(HOST, apache()).table("[shutdown]\ndrain_delay = \"0 s\"\ngrace = \"20 s\"").plain_serves().start();
+    let mut idle = site.wire_tls();
+    idle.say(&format!("GET / HTTP/1.1\nHost: {HOST}\n\n")).reply().status(200);
+    let _silent = site.wire();
+    let began = Instant::now();
+    site.signal("TERM");
+    assert_eq!(site.ends_within(Duration::from_secs(8)).code(), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(5), "after {:?}", began.elapsed());
+}
+
+#[test]
+fn the_grace_period_ends() {
+    let mut site = proxy().site(HOST, apache()).table("[shutdown]\ndrain_delay = \"0 s\"\ngrace = \"1 s\"").start();
+    let mut busy = site.wire_tls();
+    busy.say(&format!("GET /slow?ms=15000 HTTP/1.1\nHost: {HOST}\n\n"));
+    std::thread::sleep(Duration::from_millis(200));
+    site.signal("TERM");
+    site.ends_within(Duration::from_secs(6));
+}
+
+#[test]
+fn a_second_signal_ends_it_fast() {
+    for name in ["TERM", "INT"] {
+        let mut site = proxy().site(HOST, apache()).table("[shutdown]\ndrain_delay = \"20 s\"\ngrace = \"30 s\"").start();
+        site.signal(name);
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(site.lives(), "the first one drains");
+        site.signal(name);
+        site.ends_within(Duration::from_secs(3));
+    }
+}
+
+#[test]
+fn a_busy_port_is_named_with_what_to_do() {
+    let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("ravelin.toml");
+    let text = format!("[[listen]]\nurl = \"http://127.0.0.1:{port}\"\nplain = \"serve\"\n[[site]]\nhosts = [\"*\"]\nupstream = \"http://127.0.0.1:1\"\n");
+    std::fs::write(&config, text).unwrap();
+    let said = run(ravelin().args(["run", "--config"]).arg(&config));
+    said.exits(1).says(&port.to_string());
+    assert!(said.all().contains("in use"), "{}", said.all());
+}
+
+#[test]
+fn a_configuration_that_cannot_be_used_does_not_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("ravelin.toml");
+    std::fs::write(&config, "[[listen]]\nurl = \"http://127.0.0.1:0\"\nwhat = 1\n").unwrap();
+    run(ravelin().args(["run", "--config"]).arg(&config)).exits(1).says("unknown key `what`");
+    run(ravelin().args(["run", "--config", "/nowhere/ravelin.toml"])).exits(1).says("/nowhere/ravelin.toml");
+    run(ravelin().args(["run", "--what"])).exits(2).says("--what");
+    run(ravelin().arg("--version")).exits(0).says(env!("CARGO_PKG_VERSION"));
+}
+
+#[test]
+fn health_tells_a_container_whether_it_is_ready() {
+    let site = proxy().site(HOST, apache()).table("[shutdown]\ndrain_delay = \"10 s\"").start();
+    let health = || run(ravelin().args(["health", "--config"]).arg(site.config()));
+    health().exits(0);
+    site.signal("TERM");
+    let unready = within(Duration::from_secs(5), || Some(health()).filter(|said| said.code == Some(1)));
+    assert!(unready.is_some(), "a draining Ravelin is not ready: {}", health().all());
+    let nobody = Port::reserve();
+    let text = std::fs::read_to_string(site.config()).unwrap();
+    let elsewhere = text.replace(&format!(":{}", site.admin_port()), &format!(":{}", nobody.number()));
+    let file = site.dir().join("elsewhere.toml");
+    std::fs::File::create(&file).unwrap().write_all(elsewhere.as_bytes()).unwrap();
+    let gone = run(ravelin().args(["health", "--config"]).arg(&file));
+    gone.exits(1).says(&nobody.number().to_string());
+}
+
+#[test]
+fn it_starts_fast_and_small() {
+    let began = Instant::now();
+    let site = proxy().site(HOST, apache()).start();
+    assert!(began.elapsed() < Duration::from_secs(3), "even a debug build listens soon: {:?}", began.elapsed());
+    assert!(site.resident() < 64 << 20, "{} KiB at rest", site.resident() / 1024);
+}
