@@ -19,7 +19,6 @@ pub(crate) mod wire;
 pub(crate) use apache::apache;
 pub(crate) use proxy::{Ravelin, proxy};
 pub(crate) use recorder::Recorder;
-pub(crate) use reply::Reply;
 pub(crate) use wire::Wire;
 
 use std::path::PathBuf;

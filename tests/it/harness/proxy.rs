@@ -34,7 +34,6 @@ pub(crate) struct Builder {
     https: String,
     http: String,
     open_files: Option<u32>,
-    env: Vec<(String, String)>,
 }
 
 /// Where a site's requests go.
@@ -121,12 +120,6 @@ impl Builder {
         self
     }
 
-    /// With an environment variable.
-    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
-        self.env.push((name.to_owned(), value.to_owned()));
-        self
-    }
-
     /// Starts it and waits until it listens.
     #[track_caller]
     pub(crate) fn start(self) -> Ravelin {
@@ -172,7 +165,6 @@ impl Builder {
             command.arg(format!("--nofile={count}:{count}")).arg("--").arg(binary);
         }
         command.args(["run", "--config"]).arg(config);
-        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.env("NO_COLOR", "1");
         command
     }

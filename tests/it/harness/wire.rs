@@ -1,7 +1,7 @@
 //! A raw connection: exactly the bytes that a test sends, and every byte that comes back.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -60,20 +60,6 @@ impl Wire {
     /// Sends text in which `\n` stands for CR LF.
     pub(crate) fn say(&mut self, lines: &str) -> &mut Self {
         self.send(lines.replace('\n', "\r\n"))
-    }
-
-    /// Says that nothing more will be sent.
-    pub(crate) fn finish_sending(&mut self) -> &mut Self {
-        match &mut self.stream {
-            Stream::Plain(stream) => {
-                let _ = stream.shutdown(Shutdown::Write);
-            }
-            Stream::Tls(stream) => {
-                stream.conn.send_close_notify();
-                let _ = stream.flush();
-            }
-        }
-        self
     }
 
     /// Reads one final response with its body.
