@@ -32,20 +32,6 @@ pub(super) const BOUNDS: [u64; 15] = [
     10_000_000, 30_000_000, 60_000_000,
 ];
 
-/// The words of rooms that this one does not know: each is a closed list, and what is counted is the
-/// number of a word in it.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Words {
-    /// Protocols other than HTTP that clients tried to speak.
-    pub foreign: &'static [&'static str],
-    /// Why a connection was not taken.
-    pub refused: &'static [&'static str],
-    /// Why a TLS handshake failed.
-    pub handshake: &'static [&'static str],
-    /// Why an exchange with an origin failed, also if a retry mended it.
-    pub origin: &'static [&'static str],
-}
-
 /// A site's number in the metrics; see [`Observe::site`](super::Observe::site).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SiteId(u16);
@@ -73,13 +59,6 @@ pub(super) struct Meters {
     pub(super) aborted: Row,
     pub(super) enforced: Row,
     pub(super) would_block: Row,
-    pub(super) foreign: Row,
-    pub(super) connections_opened: AtomicU64,
-    pub(super) connections_closed: AtomicU64,
-    pub(super) connections_refused: Row,
-    pub(super) handshakes: AtomicU64,
-    pub(super) handshakes_failed: Row,
-    pub(super) origin_errors: Row,
     /// Exchanges over a new connection, and over one from the pool.
     pub(super) origin_new: AtomicU64,
     pub(super) origin_reused: AtomicU64,
@@ -176,7 +155,7 @@ impl SiteNames {
 }
 
 impl Meters {
-    pub(super) fn new(words: &Words) -> Self {
+    pub(super) fn new() -> Self {
         Self {
             sites: (0..=SITES_MAX).map(|_| OnceLock::new()).collect(),
             codes: Row::new(501),
@@ -184,13 +163,6 @@ impl Meters {
             aborted: Row::new(CULPRITS.len()),
             enforced: Row::new(Reason::ALL.len()),
             would_block: Row::new(Reason::ALL.len()),
-            foreign: Row::new(words.foreign.len() + 1),
-            connections_opened: AtomicU64::new(0),
-            connections_closed: AtomicU64::new(0),
-            connections_refused: Row::new(words.refused.len() + 1),
-            handshakes: AtomicU64::new(0),
-            handshakes_failed: Row::new(words.handshake.len() + 1),
-            origin_errors: Row::new(words.origin.len() + 1),
             origin_new: AtomicU64::new(0),
             origin_reused: AtomicU64::new(0),
             origin_retries: AtomicU64::new(0),

@@ -3,9 +3,9 @@
 //! [`Observe`] is the process's handle, [`Seen`] a worker's, [`Record`] a request's:
 //!
 //! ```no_run
-//! # use ravelin::{clock, head::Head, observe::{settings, Arrival, Observe, Words}, reply::Reply};
+//! # use ravelin::{clock, head::Head, observe::{settings, Arrival, Observe}, reply::Reply};
 //! # fn example(parts: &http::request::Parts, peer: std::net::SocketAddr, reply: Reply) -> std::io::Result<Reply> {
-//! let observe = Observe::open(&settings::Policy::default(), 2, Words::default(), clock::wall())?;
+//! let observe = Observe::open(&settings::Policy::default(), 2, clock::wall())?;
 //! let site = observe.site("www.example.org"); // at load: the site keeps its number
 //! observe.generation("4f1d2c3b5a69", clock::wall());
 //! let seen = observe.worker(0); // once per worker
@@ -25,7 +25,7 @@
 use std::fmt;
 use std::hash::RandomState;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 mod access_log;
@@ -34,6 +34,7 @@ pub mod escape;
 pub mod id;
 mod meters;
 pub mod metrics;
+mod page;
 mod record;
 mod render;
 pub mod secrets;
@@ -45,13 +46,13 @@ mod text;
 pub mod trace;
 mod worker;
 
-pub use meters::{SiteId, Words};
+pub use meters::SiteId;
 pub use record::{Arrival, Origin, Received, Record, Tls};
-pub use worker::{Connection, Seen};
+pub use worker::Seen;
 
 use access_log::AccessLog;
 use meters::{Meters, SiteNames};
-use metrics::{Book, Process};
+use metrics::{Book, Outside, Process};
 use settings::Policy;
 
 /// How long the calling thread waits for the log to be written, opened anew or turned.
@@ -72,11 +73,11 @@ impl Observe {
     ///
     /// # Errors
     /// When the log file cannot be opened, or the thread that writes it cannot be made.
-    pub fn open(policy: &Policy, workers: usize, words: Words, wall: SystemTime) -> io::Result<Self> {
+    pub fn open(policy: &Policy, workers: usize, wall: SystemTime) -> io::Result<Self> {
         let log = Arc::new(AccessLog::open(policy, workers)?);
         let key = Arc::new(RandomState::new());
         let seen = |index: usize| {
-            let meters = Arc::new(Meters::new(&words));
+            let meters = Arc::new(Meters::new());
             let ids = id::Source::new(Arc::clone(&key), index);
             Seen::new(worker::Inner { index, meters, log: Arc::clone(&log), ids })
         };
@@ -85,7 +86,8 @@ impl Observe {
         let meters = std::iter::once(&first).chain(others.iter()).map(Seen::meters).collect();
         let process = Process::default();
         process.started(wall);
-        let book = Arc::new(Book { words, workers: meters, sites: SiteNames::new(), process });
+        let book =
+            Arc::new(Book { workers: meters, sites: SiteNames::new(), process, outside: Mutex::default() });
         Ok(Self { log, book, first, others })
     }
 
@@ -115,6 +117,11 @@ impl Observe {
     pub fn certificates<'a>(&self, list: impl IntoIterator<Item = (&'a str, SystemTime)>) {
         let list = list.into_iter().map(|(name, expiry)| (name.into(), metrics::seconds(expiry)));
         self.book.process.certificates(list.collect());
+    }
+
+    /// Shows numbers that another room counts, from now on.
+    pub fn show(&self, family: Outside) {
+        self.book.outside.lock().unwrap_or_else(PoisonError::into_inner).push(family);
     }
 
     /// Follows a changed `[log]`.
