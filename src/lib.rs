@@ -8,6 +8,7 @@ pub mod config;
 pub mod drain;
 pub mod fields;
 pub mod guard;
+pub mod harden;
 pub mod head;
 pub mod http1;
 pub mod listen;
