@@ -171,8 +171,13 @@ async fn refuse(
             Some(_) => AlertDescription::UnrecognisedName,
             None => AlertDescription::MissingExtension,
         });
-    } else if matches!(fault, Fault::TooLarge) && session.tls().protocol_version().is_none() {
-        session.replace_alert(AlertDescription::RecordOverflow);
+    } else if session.output().is_empty() && session.tls().protocol_version().is_none() {
+        // rustls says nothing to messages that it cannot even put together.
+        match fault {
+            Fault::Tls(rustls::Error::AlertReceived(_)) => {}
+            Fault::TooLarge => session.replace_alert(AlertDescription::RecordOverflow),
+            _ => session.replace_alert(AlertDescription::DecodeError),
+        }
     }
     let alert = alert_in(session.output());
     // The connection is over either way: an error while saying so adds nothing.

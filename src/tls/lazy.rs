@@ -20,16 +20,20 @@
 //! `connection.as_mut().graceful_shutdown()` it simply goes on. **Never poll the connection in another
 //! way**: what it wrote would stay where it is.
 //!
-//! No wake-up is lost, because: (1) what cannot be sent at once leaves the writer's waker with the
-//! socket, by the same task that drives the connection; (2) if the connection was told to wait for room
-//! and a flush then makes room, the task is woken by hand; (3) if a flush fails, the connection meets
-//! the error at its next read or write and is woken to do so. Back-pressure is the inner stream's:
-//! its `poll_write` waits when too much is pending, whether or not anyone flushes.
+//! No wake-up is lost: (1) what a flush cannot send at once leaves the waker of the driving task with
+//! the socket; (2) a write that had to wait has left its waker there as well, and the socket wakes it
+//! when it takes more, even if a flush in between has used that room; (3) a failed flush is met by the
+//! connection at its next read or write, and the task is woken to do so; (4) from the start of the
+//! shutdown on the inner stream flushes itself. Nothing is ever woken by hand because "there might be
+//! room": over a stream whose flush does nothing, such as [`Plain`](super::Plain), that would spin.
+//!
+//! Back-pressure is the inner stream's: its `poll_write` waits when too much is pending, whether or
+//! not anyone flushes.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 
@@ -47,15 +51,15 @@ struct State<T> {
     inner: T,
     /// Something was written, or a flush asked for, since the last complete flush.
     dirty: bool,
-    /// The connection was told to wait before it writes more.
-    waiting: bool,
+    /// The shutdown has begun.
+    closing: bool,
     /// How the last flush failed.
     failed: Option<io::ErrorKind>,
 }
 
 /// Splits a stream into what hyper gets and what its driver flushes.
 pub fn lazy<T>(inner: T) -> (Lazy<T>, Flusher<T>) {
-    let shared = Arc::new(Mutex::new(State { inner, dirty: false, waiting: false, failed: None }));
+    let shared = Arc::new(Mutex::new(State { inner, dirty: false, closing: false, failed: None }));
     (Lazy(Arc::clone(&shared)), Flusher(shared))
 }
 
@@ -87,27 +91,15 @@ impl<T: Write + Unpin> Flusher<T> {
 
 impl<T: Write + Unpin> State<T> {
     fn flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.dirty {
+        if !self.dirty || self.closing {
             return Poll::Ready(Ok(()));
         }
-        let flushed = Pin::new(&mut self.inner).poll_flush(cx);
-        match &flushed {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(Ok(())) => {}
-            Poll::Ready(Err(error)) => self.failed = Some(error.kind()),
-        }
+        let flushed = ready!(Pin::new(&mut self.inner).poll_flush(cx));
         self.dirty = false;
-        if std::mem::take(&mut self.waiting) {
-            cx.waker().wake_by_ref();
+        if let Err(error) = &flushed {
+            self.failed = Some(error.kind());
         }
-        flushed
-    }
-
-    /// Remembers what a write left behind.
-    fn note<R>(&mut self, polled: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
-        self.dirty = true;
-        self.waiting = polled.is_pending();
-        polled
+        Poll::Ready(flushed)
     }
 
     fn healthy(&self) -> io::Result<()> {
@@ -133,8 +125,8 @@ impl<T: Write + Unpin> Write for Lazy<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let mut state = lock(&self.0);
         state.healthy()?;
-        let polled = Pin::new(&mut state.inner).poll_write(cx, data);
-        state.note(polled)
+        state.dirty = true;
+        Pin::new(&mut state.inner).poll_write(cx, data)
     }
 
     /// Does nothing: see the [module](self).
@@ -148,8 +140,8 @@ impl<T: Write + Unpin> Write for Lazy<T> {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut state = lock(&self.0);
         state.healthy()?;
-        let polled = Pin::new(&mut state.inner).poll_shutdown(cx);
-        state.note(polled)
+        state.closing = true;
+        Pin::new(&mut state.inner).poll_shutdown(cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -163,7 +155,143 @@ impl<T: Write + Unpin> Write for Lazy<T> {
     ) -> Poll<io::Result<usize>> {
         let mut state = lock(&self.0);
         state.healthy()?;
-        let polled = Pin::new(&mut state.inner).poll_write_vectored(cx, pieces);
-        state.note(polled)
+        state.dirty = true;
+        Pin::new(&mut state.inner).poll_write_vectored(cx, pieces)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
+
+    use super::*;
+
+    /// A stream that gathers up to 8 bytes, and sends them when it may.
+    #[derive(Default)]
+    struct Inner {
+        pending: usize,
+        sent: usize,
+        flushes: usize,
+        shutdowns: usize,
+        blocked: bool,
+        broken: bool,
+    }
+
+    impl Write for Inner {
+        fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+            if self.pending == 8 {
+                ready!(self.as_mut().poll_flush(cx))?;
+            }
+            let count = data.len().min(8 - self.pending);
+            self.pending += count;
+            Poll::Ready(Ok(count))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.flushes += 1;
+            if self.broken {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            }
+            if self.blocked {
+                return Poll::Pending;
+            }
+            self.sent += std::mem::take(&mut self.pending);
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.shutdowns += 1;
+            Poll::Pending
+        }
+    }
+
+    impl Read for Inner {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Drives a connection that flushes after each of `pieces`, then waits for ever.
+    fn round(inner: Inner, pieces: &[&[u8]]) -> (Lazy<Inner>, Flusher<Inner>, usize) {
+        let (mut stream, flusher) = lazy(inner);
+        let count = Arc::new(Count(AtomicUsize::new(0)));
+        let waker = Waker::from(Arc::clone(&count));
+        let mut cx = Context::from_waker(&waker);
+        {
+            let connection = std::future::poll_fn(|cx| -> Poll<()> {
+                for piece in pieces {
+                    if Pin::new(&mut stream).poll_write(cx, piece).is_pending() {
+                        break;
+                    }
+                    assert!(Pin::new(&mut stream).poll_flush(cx).is_ready());
+                }
+                Poll::Pending
+            });
+            assert!(flusher.drive(pin!(connection), &mut cx).is_pending());
+        }
+        let woken = count.0.load(Ordering::Relaxed);
+        (stream, flusher, woken)
+    }
+
+    #[test]
+    fn many_flushes_become_one() {
+        let (_, flusher, woken) = round(Inner::default(), &[b"a", b"b", b"c"]);
+        let state = lock(&flusher.0);
+        assert_eq!((state.inner.sent, state.inner.flushes, woken), (3, 1, 0));
+    }
+
+    #[test]
+    fn nothing_written_means_nothing_flushed() {
+        let (_, flusher, _) = round(Inner::default(), &[]);
+        assert_eq!(lock(&flusher.0).inner.flushes, 0);
+    }
+
+    #[test]
+    fn what_the_socket_does_not_take_is_flushed_later() {
+        let (_, flusher, woken) = round(Inner { blocked: true, ..Inner::default() }, &[b"abc"]);
+        assert_eq!((lock(&flusher.0).inner.sent, woken), (0, 0));
+        lock(&flusher.0).inner.blocked = false;
+        let flushed = flusher.flush_now(&mut Context::from_waker(Waker::noop()));
+        assert!(flushed.is_ready());
+        assert_eq!(lock(&flusher.0).inner.sent, 3);
+    }
+
+    #[test]
+    fn a_blocked_writer_is_not_spun() {
+        let (_, flusher, woken) = round(Inner { blocked: true, ..Inner::default() }, &[b"12345678", b"9"]);
+        assert_eq!(woken, 0, "the socket wakes, nobody else");
+        assert_eq!(lock(&flusher.0).inner.pending, 8);
+    }
+
+    #[test]
+    fn a_failed_flush_is_met_by_the_next_read_and_write() {
+        let (mut stream, _, woken) = round(Inner { broken: true, ..Inner::default() }, &[b"abc"]);
+        assert_eq!(woken, 1, "so that the connection looks");
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut bytes = [0; 8];
+        let mut buffer = hyper::rt::ReadBuf::new(&mut bytes);
+        let read = Pin::new(&mut stream).poll_read(&mut cx, buffer.unfilled());
+        assert!(matches!(read, Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset));
+        assert!(matches!(Pin::new(&mut stream).poll_write(&mut cx, b"x"), Poll::Ready(Err(_))));
+    }
+
+    #[test]
+    fn the_shutdown_is_left_to_the_stream() {
+        let (mut stream, flusher, _) = round(Inner::default(), &[b"abc"]);
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(Pin::new(&mut stream).poll_shutdown(&mut cx).is_pending());
+        assert!(flusher.flush_now(&mut cx).is_ready());
+        let state = lock(&flusher.0);
+        assert_eq!((state.inner.shutdowns, state.inner.flushes), (1, 1));
     }
 }

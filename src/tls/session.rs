@@ -180,6 +180,9 @@ impl Session {
     /// Small pieces gather until they fill a record or [`seal`](Self::seal) is called; large ones are
     /// encrypted from where they lie.
     pub(super) fn write(&mut self, data: &[u8]) -> Result<usize, Fault> {
+        if self.failed || self.closed {
+            return Err(Fault::Exhausted);
+        }
         let mut rest = data;
         while !rest.is_empty() && self.output().len() < OUTPUT_LIMIT {
             let staged = self.stage.as_ref().map_or(0, Block::len);

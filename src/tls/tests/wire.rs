@@ -51,10 +51,11 @@ async fn answer_to(stage: &Stage, bytes: &[u8]) -> (AcceptError, Vec<u8>) {
     let (address, accepted) = stage.listen_once().await;
     let mut io = TcpStream::connect(address).await.unwrap();
     io.write_all(bytes).await.unwrap();
-    let error = timeout(Duration::from_secs(5), accepted).await.unwrap().unwrap().err().unwrap();
     let mut received = Vec::new();
-    let _ = io.read_to_end(&mut received).await;
-    (error, received)
+    let ended = timeout(Duration::from_secs(5), io.read_to_end(&mut received)).await.unwrap();
+    ended.unwrap();
+    drop(io);
+    (accepted.await.unwrap().err().unwrap(), received)
 }
 
 #[tokio::test]
@@ -328,4 +329,31 @@ async fn small_writes_leave_together() {
     let mut got = [0; 200];
     let count = client.read(&mut got).await.unwrap();
     assert_eq!(count, 100, "one record");
+}
+
+#[tokio::test]
+async fn the_last_answer_survives_an_upload_that_goes_on() {
+    let stage = Stage::new();
+    let (client, mut server) = stage.pair().await;
+    let (mut from, mut to) = tokio::io::split(client);
+    let uploading = tokio::spawn(async move {
+        for _ in 0..40 {
+            if to.write_all(&[1; 50_000]).await.is_err() {
+                return;
+            }
+        }
+    });
+    sleep(Duration::from_millis(50)).await;
+    write(&mut server, b"413").await;
+    let closing = tokio::spawn(async move {
+        poll_fn(|cx| Pin::new(&mut server).poll_shutdown(cx)).await.unwrap();
+        drop(server);
+    });
+    sleep(Duration::from_millis(50)).await;
+    let mut answer = Vec::new();
+    from.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(answer, b"413");
+    uploading.await.unwrap();
+    drop(from);
+    timeout(Duration::from_secs(5), closing).await.unwrap().unwrap();
 }
