@@ -141,11 +141,7 @@ fn poll_send(cx: &mut Context<'_>, socket: &mut Plain, session: &mut Session) ->
     Poll::Ready(Ok(()))
 }
 
-fn poll_receive(
-    cx: &mut Context<'_>,
-    socket: &mut Plain,
-    session: &mut Session,
-) -> Poll<Result<(), Broken>> {
+fn poll_receive(cx: &mut Context<'_>, socket: &mut Plain, session: &mut Session) -> Poll<Result<(), Broken>> {
     ready!(socket.poll_readable(cx)).map_err(Broken::Io)?;
     let space = session.input_space().map_err(Broken::Tls)?;
     let polled = socket.poll_fill(cx, space);
@@ -216,7 +212,8 @@ fn facts(session: &Session, seen: &OnceLock<Seen>) -> Facts {
 
 impl ResolvesServerCert for Watch {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let name = hello.server_name().map(|name| name.to_ascii_lowercase().into_boxed_str());
+        let name = hello.server_name().map(|name| name.strip_suffix('.').unwrap_or(name));
+        let name = name.map(|name| name.to_ascii_lowercase().into_boxed_str());
         let found = self.inner.resolve(hello);
         // After a HelloRetryRequest this runs again; rustls has checked that the name is the same.
         let _ = self.seen.set(Seen { name, refused: found.is_none() });
@@ -273,7 +270,9 @@ impl fmt::Display for AcceptError {
         match &self.cause {
             Cause::Io(error) => write!(f, "the connection broke during the TLS handshake: {error}")?,
             Cause::HungUp => f.write_str("the client closed during the TLS handshake")?,
-            Cause::Refused(alert) => write!(f, "the client ended the TLS handshake with the alert {alert:?}")?,
+            Cause::Refused(alert) => {
+                write!(f, "the client ended the TLS handshake with the alert {alert:?}")?;
+            }
             Cause::NotTls => f.write_str("what the client sent is not TLS")?,
             Cause::Other(sentence) => f.write_str(sentence)?,
             Cause::UnknownName => {

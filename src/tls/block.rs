@@ -168,11 +168,7 @@ impl Class {
     }
 
     fn for_bytes(bytes: usize) -> Option<Self> {
-        match bytes {
-            0..=SMALL => Some(Self::Small),
-            0..=LARGE => Some(Self::Large),
-            _ => None,
-        }
+        [Self::Small, Self::Large].into_iter().find(|class| bytes <= class.bytes())
     }
 }
 
@@ -215,7 +211,7 @@ mod tests {
     #[test]
     fn reserve_compacts_then_grows_then_refuses() {
         let mut slot = None;
-        Block::reserve(&mut slot, Lead::Source, 10).unwrap().push(&[1; 19_000]);
+        Block::reserve(&mut slot, Lead::Source, 10).unwrap().push(&vec![1; 19_000]);
         slot.as_mut().unwrap().consume(18_000);
         let block = Block::reserve(&mut slot, Lead::Source, 17_000).unwrap();
         assert_eq!(block.bytes.len(), SMALL, "moving the bytes to the front was enough");

@@ -81,7 +81,9 @@ impl DevCa {
         if !facts.is_authority {
             return Err(broken("its certificate is not one of an authority"));
         }
-        if super::x509::fingerprint(&rcgen::PublicKeyData::subject_public_key_info(&key)) != facts.key_fingerprint {
+        if super::x509::fingerprint(&rcgen::PublicKeyData::subject_public_key_info(&key))
+            != facts.key_fingerprint
+        {
             return Err(broken("its key and its certificate do not belong together"));
         }
         if now > facts.not_after {
@@ -96,7 +98,8 @@ impl DevCa {
         let path = self.root_file();
         let io = |error| DevCaError::Io(path.clone(), error);
         let pem = fs::read_to_string(secret).map_err(io)?;
-        let certificate = pem.find("-----BEGIN CERTIFICATE-----").and_then(|at| pem.get(at..)).unwrap_or_default();
+        let certificate =
+            pem.find("-----BEGIN CERTIFICATE-----").and_then(|at| pem.get(at..)).unwrap_or_default();
         if fs::read_to_string(&path).is_ok_and(|present| present == certificate) {
             return Ok(());
         }
@@ -146,7 +149,7 @@ fn is_ours(name: &str) -> bool {
     })
 }
 
-fn crypto(error: rcgen::Error) -> DevCaError {
+fn crypto(error: impl fmt::Display) -> DevCaError {
     DevCaError::Crypto(error.to_string())
 }
 
@@ -167,7 +170,8 @@ fn make_root(now: SystemTime) -> Result<String, DevCaError> {
     // Roots of several machines may meet in one trust store: the fingerprint tells them apart.
     let print = super::x509::fingerprint(&rcgen::PublicKeyData::subject_public_key_info(&key));
     let mut params = CertificateParams::default();
-    params.distinguished_name = named(&format!("Ravelin development CA {}", print.get(..8).unwrap_or_default()));
+    params.distinguished_name =
+        named(&format!("Ravelin development CA {}", print.get(..8).unwrap_or_default()));
     params.not_before = (now - LAG).into();
     params.not_after = (now + ROOT_LIFE).into();
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -203,7 +207,8 @@ fn served(
     origin: &str,
 ) -> Result<Arc<Certificate>, DevCaError> {
     let facts = CertificateFacts::read(&certificate).map_err(DevCaError::Crypto)?;
-    let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(|why| DevCaError::Crypto(why.to_owned()))?;
+    let key =
+        PrivateKeyDer::try_from(key.serialize_der()).map_err(|why| DevCaError::Crypto(why.to_owned()))?;
     let key = any_supported_type(&key).map_err(|error| DevCaError::Crypto(error.to_string()))?;
     let key = Arc::new(CertifiedKey::new(vec![certificate], key));
     Ok(Arc::new(Certificate { key, facts, origin: origin.into() }))
@@ -271,3 +276,143 @@ impl fmt::Display for DevCaError {
 }
 
 impl std::error::Error for DevCaError {}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Output};
+
+    use super::*;
+    use crate::clock;
+
+    fn openssl(args: &[&str]) -> Output {
+        Command::new("openssl").args(args).output().expect("these tests need openssl")
+    }
+
+    /// What `openssl verify` says to a leaf under the root of `ca`.
+    fn verify(ca: &DevCa, leaf: &CertificateDer<'_>) -> (bool, String) {
+        let file = ca.directory.join("leaf.der");
+        fs::write(&file, leaf).unwrap();
+        let root = ca.root_file();
+        let args = ["verify", "-x509_strict", "-purpose", "sslserver", "-CAfile"];
+        let output = openssl(&[&args[..], &[root.to_str().unwrap(), file.to_str().unwrap()]].concat());
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn openssl_accepts_leaves_for_our_names() {
+        let directory = tempfile::tempdir().unwrap();
+        let ca = DevCa::open(directory.path(), clock::wall()).unwrap();
+        let names = ["localhost", "typo3.localhost", "www.site.test", "*.ddev.site", "127.0.0.1", "::1"];
+        let leaf = ca.issue(&names, clock::wall()).unwrap();
+        let (ok, why) = verify(&ca, leaf.key.end_entity_cert().unwrap());
+        assert!(ok, "{why}");
+        assert_eq!(leaf.facts.addresses.len(), 2);
+        assert!(leaf.key.keys_match().is_ok());
+        let life = leaf.facts.not_after.duration_since(leaf.facts.not_before).unwrap();
+        assert_eq!(life, LEAF_LIFE + LAG);
+    }
+
+    #[test]
+    fn openssl_refuses_a_leaf_outside_the_constraints() {
+        let directory = tempfile::tempdir().unwrap();
+        let ca = DevCa::open(directory.path(), clock::wall()).unwrap();
+        for name in ["www.example.org", "nottest", "8.8.8.8", "2001:db8::1"] {
+            let error = ca.issue(&[name], clock::wall()).unwrap_err();
+            assert!(error.to_string().contains(name), "{error}");
+            // What somebody with the stolen key could sign all the same.
+            let forged =
+                leaf(&[name], clock::wall()).unwrap().signed_by(&new_key().unwrap(), &ca.issuer).unwrap();
+            let (ok, why) = verify(&ca, forged.der());
+            assert!(!ok && why.contains("permitted subtree violation"), "{name}: {why}");
+        }
+    }
+
+    #[test]
+    fn the_root_is_what_it_should_be() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = directory.path().join("a/b");
+        let ca = DevCa::open(&home, clock::wall()).unwrap();
+        assert_eq!(
+            (mode(&home), mode(&home.join(SECRET_FILE)), mode(&ca.root_file())),
+            (0o700, 0o600, 0o644)
+        );
+        let text = openssl(&["x509", "-noout", "-text", "-in", ca.root_file().to_str().unwrap()]);
+        let text = String::from_utf8(text.stdout).unwrap();
+        for part in [
+            "CA:TRUE, pathlen:0",
+            "X509v3 Name Constraints: critical",
+            "DNS:localhost",
+            "DNS:test",
+            "DNS:ddev.site",
+            "IP:127.0.0.0/255.0.0.0",
+            "Certificate Sign",
+            "prime256v1",
+        ] {
+            assert!(text.contains(part), "{part} is missing in {text}");
+        }
+        assert!(!fs::read_to_string(ca.root_file()).unwrap().contains("PRIVATE"));
+        assert_eq!(fs::read_dir(&home).unwrap().count(), 2, "no drafts are left");
+    }
+
+    #[test]
+    fn an_existing_root_is_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = DevCa::open(directory.path(), clock::wall()).unwrap();
+        fs::remove_file(first.root_file()).unwrap();
+        let second = DevCa::open(directory.path(), clock::wall()).unwrap();
+        assert_eq!(first.root(), second.root());
+        let leaf = second.issue(&["localhost"], clock::wall()).unwrap();
+        assert!(verify(&first, leaf.key.end_entity_cert().unwrap()).0, "the public file is back");
+    }
+
+    #[test]
+    fn a_root_that_others_can_read_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        DevCa::open(directory.path(), clock::wall()).unwrap();
+        let secret = directory.path().join(SECRET_FILE);
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o644)).unwrap();
+        let error = DevCa::open(directory.path(), clock::wall()).err().unwrap();
+        assert!(error.to_string().contains("`chmod 600 "), "{error}");
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        let error = DevCa::open(directory.path(), clock::wall()).err().unwrap();
+        assert!(error.to_string().contains("`chmod 700 "), "{error}");
+    }
+
+    #[test]
+    fn a_broken_root_is_named_and_not_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let now = clock::wall();
+        DevCa::open(directory.path(), now).unwrap();
+        let secret = directory.path().join(SECRET_FILE);
+        let good = fs::read_to_string(&secret).unwrap();
+        let certificate = &good[good.find("-----BEGIN CERT").unwrap()..];
+        let other = new_key().unwrap().serialize_pem() + certificate;
+        for (content, why) in [
+            ("", "no private key"),
+            (certificate, "no private key"),
+            (&good[..good.len() - certificate.len()], "no certificate"),
+            (other.as_str(), "do not belong together"),
+        ] {
+            fs::write(&secret, content).unwrap();
+            let error = DevCa::open(directory.path(), now).err().unwrap().to_string();
+            assert!(error.contains(why) && error.contains("Delete it"), "{error}");
+            assert_eq!(fs::read_to_string(&secret).unwrap(), content);
+        }
+        fs::write(&secret, good).unwrap();
+        let later = now + ROOT_LIFE + LAG;
+        assert!(DevCa::open(directory.path(), later).err().unwrap().to_string().contains("expired on"));
+    }
+
+    #[test]
+    fn a_throw_away_certificate_needs_no_directory() {
+        let certificate = throw_away(&["demo.localhost", "127.0.0.1"], clock::wall()).unwrap();
+        assert_eq!(certificate.facts.names, ["demo.localhost".into()]);
+        assert!(certificate.key.keys_match().is_ok() && certificate.facts.is_self_signed());
+        assert!(!certificate.facts.is_authority);
+    }
+}

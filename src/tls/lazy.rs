@@ -180,7 +180,11 @@ mod tests {
     }
 
     impl Write for Inner {
-        fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            data: &[u8],
+        ) -> Poll<io::Result<usize>> {
             if self.pending == 8 {
                 ready!(self.as_mut().poll_flush(cx))?;
             }
@@ -208,7 +212,11 @@ mod tests {
     }
 
     impl Read for Inner {
-        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: ReadBufCursor<'_>,
+        ) -> Poll<io::Result<()>> {
             Poll::Pending
         }
     }

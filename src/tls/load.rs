@@ -98,7 +98,9 @@ fn read(path: &Path) -> Result<Vec<u8>, Fault> {
 
 fn unreadable_hint(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::NotFound => "check the path; a relative one starts at the folder of the configuration file",
+        io::ErrorKind::NotFound => {
+            "check the path; a relative one starts at the folder of the configuration file"
+        }
         io::ErrorKind::PermissionDenied => {
             "give the user that Ravelin runs as the right to read it (and to enter its folders)"
         }
@@ -155,8 +157,8 @@ fn read_key(path: &Path) -> Result<Arc<dyn SigningKey>, Fault> {
     if !contents.contains(&Content::Key) {
         return Err(no_key(path, &contents));
     }
-    let key =
-        PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| broken(path, "private key", &error.to_string()))?;
+    let key = PrivateKeyDer::from_pem_slice(&bytes)
+        .map_err(|error| broken(path, "private key", &error.to_string()))?;
     any_supported_type(&key).map_err(|error| {
         let message = format!("{} holds a private key that cannot be used: {error}", path.display());
         Fault::new(message, "use an ECDSA (P-256, P-384), RSA (2048 bits or more) or Ed25519 key")
@@ -178,7 +180,9 @@ fn no_key(path: &Path, contents: &[Content]) -> Fault {
             "turn it into PEM: `openssl pkey -inform der -in {name}` or, for a .p12 or .pfx file, \
              `openssl pkcs12 -nocerts -nodes -in {name}`"
         ),
-        Some(Content::Certificate) => "are `chain` and `key` swapped, or is the key in another file?".to_owned(),
+        Some(Content::Certificate) => {
+            "are `chain` and `key` swapped, or is the key in another file?".to_owned()
+        }
         _ => "it must begin with `-----BEGIN PRIVATE KEY-----`, or RSA or EC PRIVATE KEY".to_owned(),
     };
     Fault::new(message, hint)
@@ -228,12 +232,15 @@ fn kind_of(key: &dyn SigningKey) -> &'static str {
 fn valid(path: &Path, leaf: &CertificateFacts, now: SystemTime) -> Result<(), Fault> {
     let (name, subject) = (path.display(), &leaf.subject);
     if now > leaf.not_after {
-        let message = format!("the certificate in {name} for `{subject}` expired on {}", date(leaf.not_after));
+        let message =
+            format!("the certificate in {name} for `{subject}` expired on {}", date(leaf.not_after));
         return Err(Fault::new(message, "renew it; browsers refuse it"));
     }
     if now < leaf.not_before {
-        let message =
-            format!("the certificate in {name} for `{subject}` is not valid before {}", date(leaf.not_before));
+        let message = format!(
+            "the certificate in {name} for `{subject}` is not valid before {}",
+            date(leaf.not_before)
+        );
         let hint = format!("wait until then, or set the clock of this machine: it says {}", date(now));
         return Err(Fault::new(message, hint));
     }
@@ -265,7 +272,8 @@ fn warn_chain(path: &Path, chain: &[CertificateFacts], place: Option<&Place>, co
     if let [leaf] = chain
         && !leaf.is_self_signed()
     {
-        let message = format!("{name} lacks the certificate of the issuer of `{}`, `{}`", leaf.subject, leaf.issuer);
+        let message =
+            format!("{name} lacks the certificate of the issuer of `{}`, `{}`", leaf.subject, leaf.issuer);
         let hint = "append the intermediate certificates (the CA calls this file fullchain); only if the \
                     issuer is a root that every client knows, nothing is missing";
         complaints.warning(place, message, Some(hint.to_owned()));
@@ -302,5 +310,223 @@ fn warn_open_key(path: &Path, place: Option<&Place>, complaints: &mut Complaints
         let name = path.display();
         let message = format!("everybody on this machine can read the private key in {name}");
         complaints.warning(place, message, Some(format!("`chmod o-rwx {name}`")));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::process::Command;
+
+    use super::*;
+    use crate::clock;
+
+    /// A directory in which openssl makes keys and certificates.
+    struct Workshop(tempfile::TempDir);
+
+    impl Workshop {
+        fn new() -> Self {
+            Self(tempfile::tempdir().unwrap())
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.0.path().join(name)
+        }
+
+        /// Runs openssl with the words of `args`.
+        fn openssl(&self, args: &str) {
+            let output = Command::new("openssl").args(args.split(' ')).current_dir(&self.0).output();
+            let output = output.expect("these tests need openssl");
+            assert!(output.status.success(), "{args}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+
+        /// A self-signed certificate for a key.
+        fn certify(&self, key: &str, chain: &str, name: &str) {
+            self.openssl(&format!(
+                "req -x509 -new -key {key} -out {chain} -days 90 -subj /CN={name} -addext subjectAltName=DNS:{name}"
+            ));
+        }
+
+        fn load(&self, chain: &str, key: &str) -> (Option<Arc<Certificate>>, String) {
+            self.load_at(chain, key, clock::wall())
+        }
+
+        fn load_at(&self, chain: &str, key: &str, now: SystemTime) -> (Option<Arc<Certificate>>, String) {
+            let mut complaints = Complaints::default();
+            let files = Files { chain: &self.path(chain), key: &self.path(key) };
+            let loaded = load(files, now, None, &mut complaints);
+            assert_eq!(loaded.is_none(), complaints.has_errors(), "{complaints}");
+            (loaded, complaints.to_string())
+        }
+
+        /// Loading fails, and the complaint contains all of `parts`.
+        fn refuses(&self, chain: &str, key: &str, parts: &[&str]) {
+            let (loaded, complaints) = self.load(chain, key);
+            assert!(loaded.is_none());
+            for part in parts {
+                assert!(complaints.contains(part), "`{part}` is missing in: {complaints}");
+            }
+        }
+
+        fn with_certificate() -> Self {
+            let shop = Self::new();
+            shop.openssl("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out www.key");
+            shop.certify("www.key", "www.pem", "www.example.org");
+            shop
+        }
+    }
+
+    #[test]
+    fn every_common_form_of_key_is_read() {
+        let shop = Workshop::new();
+        for (make, kind, begins) in [
+            ("genrsa -traditional -out k 2048", "RSA 2048", "-----BEGIN RSA PRIVATE KEY"),
+            (
+                "genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:3072 -out k",
+                "RSA 3072",
+                "-----BEGIN PRIVATE KEY",
+            ),
+            ("ecparam -name prime256v1 -genkey -out k", "ECDSA P-256", "-----BEGIN EC PARAMETERS"),
+            ("ecparam -name secp384r1 -genkey -noout -out k", "ECDSA P-384", "-----BEGIN EC PRIVATE KEY"),
+            (
+                "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-521 -out k",
+                "ECDSA P-521",
+                "-----BEGIN PRIVATE KEY",
+            ),
+            ("genpkey -algorithm ED25519 -out k", "Ed25519", "-----BEGIN PRIVATE KEY"),
+        ] {
+            shop.openssl(make);
+            assert!(fs::read_to_string(shop.path("k")).unwrap().starts_with(begins), "{make}");
+            shop.certify("k", "c", "www.example.org");
+            let (loaded, complaints) = shop.load("c", "k");
+            assert_eq!(complaints, "", "{make}");
+            let loaded = loaded.unwrap();
+            assert_eq!(loaded.facts.key_kind, kind);
+            assert_eq!(loaded.facts.names, ["www.example.org".into()]);
+            assert!(loaded.key.keys_match().is_ok());
+        }
+    }
+
+    #[test]
+    fn chain_and_key_may_share_a_file_and_have_windows_line_ends() {
+        let shop = Workshop::with_certificate();
+        let both = ["www.key", "www.pem"].map(|name| fs::read_to_string(shop.path(name)).unwrap()).concat();
+        fs::write(shop.path("both.pem"), both.replace('\n', "\r\n")).unwrap();
+        let (loaded, complaints) = shop.load("both.pem", "both.pem");
+        assert!(loaded.is_some(), "{complaints}");
+        // fs::write leaves the file open to everybody, and that is said.
+        assert!(complaints.contains("everybody on this machine can read"), "{complaints}");
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let shop = Workshop::with_certificate();
+        shop.refuses("no.pem", "no.key", &["cannot read", "no.pem", "no.key", "check the path"]);
+    }
+
+    #[test]
+    fn swapped_files_are_recognised() {
+        let shop = Workshop::with_certificate();
+        shop.refuses(
+            "www.key",
+            "www.pem",
+            &[
+                "www.key holds no certificate: it holds a private key",
+                "www.pem holds no usable private key: it holds a certificate",
+                "are `chain` and `key` swapped",
+            ],
+        );
+    }
+
+    #[test]
+    fn an_encrypted_key_names_the_command() {
+        let shop = Workshop::with_certificate();
+        shop.openssl("pkcs8 -topk8 -in www.key -out modern.key -passout pass:secret");
+        shop.openssl("genrsa -traditional -aes128 -passout pass:secret -out old.key 2048");
+        assert!(fs::read_to_string(shop.path("old.key")).unwrap().contains("Proc-Type: 4,ENCRYPTED"));
+        for key in ["modern.key", "old.key"] {
+            shop.refuses("www.pem", key, &["protected by a password", "`openssl pkey -in "]);
+        }
+    }
+
+    #[test]
+    fn other_files_are_recognised() {
+        let shop = Workshop::with_certificate();
+        shop.openssl("x509 -in www.pem -outform der -out www.der");
+        shop.openssl("req -new -key www.key -subj /CN=x -out www.csr");
+        shop.openssl("pkey -in www.key -pubout -out www.pub");
+        fs::write(shop.path("empty"), " \n").unwrap();
+        fs::write(shop.path("cut"), &fs::read(shop.path("www.pem")).unwrap()[..200]).unwrap();
+        shop.refuses("www.der", "www.key", &["binary data", "openssl x509 -inform der"]);
+        shop.refuses("www.csr", "www.key", &["a certificate request", "that the CA sent back"]);
+        shop.refuses("empty", "www.pub", &["it holds nothing", "it holds a public key"]);
+        shop.refuses("cut", "www.key", &["damaged or cut off"]);
+    }
+
+    #[test]
+    fn a_key_of_another_certificate_is_told_by_both_fingerprints() {
+        let shop = Workshop::with_certificate();
+        shop.openssl("genrsa -out other.key 2048");
+        let (ours, _) = shop.load("www.pem", "www.key");
+        let print = ours.unwrap().facts.key_fingerprint.clone();
+        shop.certify("other.key", "other.pem", "other.example.org");
+        let (other, _) = shop.load("other.pem", "other.key");
+        let other = other.unwrap().facts.key_fingerprint.clone();
+        shop.refuses("www.pem", "other.key", &["`CN=www.example.org`", "ECDSA P-256", "RSA", &print, &other]);
+    }
+
+    #[test]
+    fn the_fingerprint_is_the_one_that_the_hint_computes() {
+        let shop = Workshop::with_certificate();
+        shop.openssl("pkey -in www.key -pubout -outform der -out spki");
+        shop.openssl("dgst -sha256 -r -out print spki");
+        let printed = fs::read_to_string(shop.path("print")).unwrap();
+        let facts = shop.load("www.pem", "www.key").0.unwrap().facts.clone();
+        assert!(printed.starts_with(&facts.key_fingerprint));
+    }
+
+    #[test]
+    fn dates_are_checked() {
+        let shop = Workshop::with_certificate();
+        let day = Duration::from_hours(24);
+        let now = clock::wall();
+        let (loaded, said) = shop.load_at("www.pem", "www.key", now + 91 * day);
+        assert!(loaded.is_none() && said.contains("expired on 20"), "{said}");
+        let (loaded, said) = shop.load_at("www.pem", "www.key", now - day);
+        assert!(loaded.is_none() && said.contains("is not valid before 20"), "{said}");
+        let (loaded, said) = shop.load_at("www.pem", "www.key", now + 80 * day);
+        assert!(loaded.is_some() && said.contains("expires in 9 days, on 20"), "{said}");
+    }
+
+    #[test]
+    fn a_missing_intermediate_and_a_wrong_order_are_warned_of() {
+        let shop = Workshop::with_certificate();
+        shop.openssl("req -x509 -new -key www.key -out ca.pem -days 90 -subj /CN=ca");
+        shop.openssl("genpkey -algorithm ED25519 -out leaf.key");
+        shop.openssl(
+            "req -new -key leaf.key -subj /CN=leaf -addext subjectAltName=DNS:leaf.test -out leaf.csr",
+        );
+        shop.openssl(
+            "x509 -req -in leaf.csr -CA ca.pem -CAkey www.key -CAcreateserial -days 90 -copy_extensions copy -out leaf.pem",
+        );
+        let (loaded, said) = shop.load("leaf.pem", "leaf.key");
+        assert!(
+            loaded.is_some() && said.contains("lacks the certificate of the issuer of `CN=leaf`, `CN=ca`"),
+            "{said}"
+        );
+        let join = |names: [&str; 2]| names.map(|name| fs::read_to_string(shop.path(name)).unwrap()).concat();
+        fs::write(shop.path("full.pem"), join(["leaf.pem", "ca.pem"])).unwrap();
+        let (loaded, said) = shop.load("full.pem", "leaf.key");
+        assert_eq!(said, "");
+        assert_eq!(loaded.unwrap().key.cert.len(), 2);
+        fs::write(shop.path("odd.pem"), join(["leaf.pem", "www.pem"])).unwrap();
+        let (_, said) = shop.load("odd.pem", "leaf.key");
+        assert!(said.contains("`CN=leaf` is followed by `CN=www.example.org`"), "{said}");
+        fs::write(shop.path("reverse.pem"), join(["ca.pem", "leaf.pem"])).unwrap();
+        shop.refuses(
+            "reverse.pem",
+            "leaf.key",
+            &["belongs to `CN=leaf` further down", "own certificate first"],
+        );
     }
 }

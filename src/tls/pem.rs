@@ -68,7 +68,9 @@ fn classify(label: &[u8], body: &[u8]) -> Content {
         b"ENCRYPTED PRIVATE KEY" => Content::EncryptedKey,
         b"OPENSSH PRIVATE KEY" => Content::OpenSshKey,
         b"DSA PRIVATE KEY" => Content::DsaKey,
-        b"PRIVATE KEY" | b"RSA PRIVATE KEY" | b"EC PRIVATE KEY" if is_encrypted(body) => Content::EncryptedKey,
+        b"PRIVATE KEY" | b"RSA PRIVATE KEY" | b"EC PRIVATE KEY" if is_encrypted(body) => {
+            Content::EncryptedKey
+        }
         b"PRIVATE KEY" | b"RSA PRIVATE KEY" | b"EC PRIVATE KEY" => Content::Key,
         b"PUBLIC KEY" | b"RSA PUBLIC KEY" => Content::PublicKey,
         _ => Content::Other,

@@ -93,7 +93,9 @@ impl Plain {
             }
             let discarded = ready!(self.poll_discard(cx)).unwrap_or(0);
             match &mut self.closing {
-                Closing::Lingering { bytes, .. } if discarded > 0 && *bytes > discarded => *bytes -= discarded,
+                Closing::Lingering { bytes, .. } if discarded > 0 && *bytes > discarded => {
+                    *bytes -= discarded;
+                }
                 _ => break,
             }
         }

@@ -39,7 +39,10 @@ impl Policy {
     }
 
     /// The configuration of one listener. A new generation builds a new one: nothing in it changes.
-    pub fn server_config(&self, certificates: Arc<dyn ResolvesServerCert>) -> Result<Arc<ServerConfig>, rustls::Error> {
+    pub fn server_config(
+        &self,
+        certificates: Arc<dyn ResolvesServerCert>,
+    ) -> Result<Arc<ServerConfig>, rustls::Error> {
         let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&[&TLS13, &TLS12])?
             .with_no_client_auth()
@@ -61,12 +64,7 @@ impl Policy {
 pub fn provider() -> CryptoProvider {
     CryptoProvider {
         cipher_suites: SUITES.iter().map(|(suite, _)| *suite).collect(),
-        kx_groups: vec![
-            kx_group::X25519MLKEM768,
-            kx_group::X25519,
-            kx_group::SECP256R1,
-            kx_group::SECP384R1,
-        ],
+        kx_groups: vec![kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1],
         ..aws_lc_rs::default_provider()
     }
 }
@@ -74,4 +72,48 @@ pub fn provider() -> CryptoProvider {
 /// The IANA name of a cipher suite that we offer.
 pub(super) fn suite_name(wanted: CipherSuite) -> &'static str {
     SUITES.iter().find(|(suite, _)| suite.suite() == wanted).map_or("unknown", |(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::NamedGroup;
+    use rustls::server::ResolvesServerCertUsingSni;
+
+    use super::*;
+
+    #[test]
+    fn the_offer_is_modern_and_in_our_order() {
+        let provider = provider();
+        let groups: Vec<_> = provider.kx_groups.iter().map(|group| group.name()).collect();
+        let wanted =
+            [NamedGroup::X25519MLKEM768, NamedGroup::X25519, NamedGroup::secp256r1, NamedGroup::secp384r1];
+        assert_eq!(groups, wanted);
+        let names: Vec<_> = provider.cipher_suites.iter().map(|s| suite_name(s.suite())).collect();
+        assert_eq!(names.first(), Some(&"TLS_AES_128_GCM_SHA256"));
+        for name in names {
+            let tls13 = name.starts_with("TLS_AES") || name.starts_with("TLS_CHACHA20");
+            assert!(tls13 || name.starts_with("TLS_ECDHE_"), "{name} has forward secrecy");
+            assert!(name.contains("_GCM_") || name.contains("_CHACHA20_POLY1305_"), "{name} is an AEAD");
+        }
+    }
+
+    #[test]
+    fn the_names_are_those_of_their_suites() {
+        for (suite, name) in SUITES {
+            let rustls = suite.suite().as_str().unwrap().replace("TLS13_", "TLS_");
+            assert_eq!(rustls, name);
+        }
+    }
+
+    #[test]
+    fn the_configuration_has_tickets_and_no_early_data() {
+        let policy = Policy::new().unwrap();
+        let config = policy.server_config(Arc::new(ResolvesServerCertUsingSni::new())).unwrap();
+        assert!(config.ticketer.enabled() && !config.session_storage.can_cache());
+        assert_eq!((config.max_early_data_size, config.send_half_rtt_data), (0, false));
+        assert_eq!(config.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
+        let other = policy.server_config(Arc::new(ResolvesServerCertUsingSni::new())).unwrap();
+        let ticket = config.ticketer.encrypt(b"session").unwrap();
+        assert_eq!(other.ticketer.decrypt(&ticket).unwrap(), b"session", "a reload keeps the sessions");
+    }
 }

@@ -53,11 +53,21 @@ pub(super) struct Session {
     /// The last read filled its buffer: the next one gets a large buffer.
     bulk: bool,
     peer_closed: bool,
-    closed: bool,
-    failed: bool,
+    ours: Ours,
+}
+
+/// How far our half of the session has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ours {
+    Open,
+    /// We have said `close_notify`; reading goes on.
+    Closed,
+    /// The session broke.
+    Failed,
 }
 
 /// What to do once rustls lets application data pass.
+#[derive(Clone, Copy)]
 enum Errand<'a> {
     Nothing,
     Encrypt(&'a [u8]),
@@ -86,8 +96,7 @@ impl Session {
             output: None,
             bulk: false,
             peer_closed: false,
-            closed: false,
-            failed: false,
+            ours: Ours::Open,
         })
     }
 
@@ -103,7 +112,7 @@ impl Session {
 
     /// Whether the session broke: nothing is read or written any more except the alert.
     pub(super) fn has_failed(&self) -> bool {
-        self.failed
+        self.ours == Ours::Failed
     }
 
     /// Whether the peer said that nothing more will come (`close_notify`).
@@ -180,7 +189,7 @@ impl Session {
     /// Small pieces gather until they fill a record or [`seal`](Self::seal) is called; large ones are
     /// encrypted from where they lie.
     pub(super) fn write(&mut self, data: &[u8]) -> Result<usize, Fault> {
-        if self.failed || self.closed {
+        if self.ours != Ours::Open {
             return Err(Fault::Exhausted);
         }
         let mut rest = data;
@@ -216,11 +225,11 @@ impl Session {
 
     /// Says `close_notify`, once.
     pub(super) fn close(&mut self) -> Result<(), Fault> {
-        if self.closed || self.failed {
+        if self.ours != Ours::Open {
             return Ok(());
         }
         self.seal()?;
-        self.closed = true;
+        self.ours = Ours::Closed;
         Block::reserve(&mut self.output, Lead::Target, CONTROL).ok_or(Fault::Exhausted)?;
         let mut plain = self.plain.take();
         let turn = self.turn(&mut |payload| keep(&mut plain, payload), Errand::Close);
@@ -252,7 +261,7 @@ impl Session {
     }
 
     fn encrypt(&mut self, data: &[u8]) -> Result<(), Fault> {
-        if self.failed {
+        if self.has_failed() {
             return Err(Fault::Exhausted);
         }
         let need = data.len() + (data.len() / RECORD + 1) * RECORD_OVERHEAD + CONTROL;
@@ -286,7 +295,7 @@ impl Session {
         sink: &mut dyn FnMut(&[u8]) -> Result<(), Fault>,
         errand: Errand<'_>,
     ) -> Result<Turn, Fault> {
-        if self.failed {
+        if self.has_failed() {
             return Err(Fault::Exhausted);
         }
         let idle = matches!(errand, Errand::Nothing);
@@ -333,17 +342,19 @@ impl Session {
 
     /// Ends the session, and fetches the alert that rustls wants to send.
     fn fail(&mut self) {
-        if self.failed {
+        if self.has_failed() {
             return;
         }
-        self.failed = true;
+        self.ours = Ours::Failed;
         self.input = None;
         self.stage = None;
         // rustls gives out what it has queued before it looks at input, so that none is needed.
         while self.tls.wants_write() {
             let fetched = match self.tls.process_tls_records(&mut []).state {
                 Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, &mut self.output),
-                Ok(ConnectionState::ReadTraffic(mut traffic)) => drain(&mut traffic, &mut |_| Ok(())).map(drop),
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    drain(&mut traffic, &mut |_| Ok(())).map(drop)
+                }
                 _ => return,
             };
             if fetched.is_err() {
@@ -416,4 +427,243 @@ fn keep(plain: &mut Option<Block>, payload: &[u8]) -> Result<(), Fault> {
     let block = Block::reserve(plain, Lead::Source, payload.len()).ok_or(Fault::TooLarge)?;
     block.push(payload);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+
+    use hyper::rt::ReadBuf;
+    use proptest::prelude::*;
+    use rustls::ClientConnection;
+
+    use super::*;
+    use crate::clock;
+    use crate::config::complaint::Complaints;
+    use crate::tls::{Policy, Store, UnknownName, policy, throw_away};
+
+    /// A session of ours and a client of rustls', connected by memory.
+    struct Pair {
+        client: ClientConnection,
+        server: Session,
+    }
+
+    fn configs() -> (Arc<ServerConfig>, Arc<rustls::ClientConfig>) {
+        let certificate = throw_away(&["localhost"], clock::wall()).unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(certificate.key.end_entity_cert().unwrap().clone().into_owned()).unwrap();
+        let store = Store::new(&[certificate], None, UnknownName::Default, None, &mut Complaints::default());
+        let server = Policy::new().unwrap().server_config(Arc::new(store.unwrap())).unwrap();
+        let client = rustls::ClientConfig::builder_with_provider(Arc::new(policy::provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        (server, Arc::new(client))
+    }
+
+    fn feed(session: &mut Session, mut bytes: &[u8]) -> Result<(), Fault> {
+        while !bytes.is_empty() {
+            let space = session.input_space()?;
+            let count = space.len().min(bytes.len());
+            space[..count].copy_from_slice(&bytes[..count]);
+            bytes = &bytes[count..];
+            session.received(count);
+            if session.is_established() {
+                let mut sink = [0; 7];
+                let mut buffer = ReadBuf::new(&mut sink);
+                session.decrypt(&mut buffer.unfilled())?;
+            } else {
+                session.handshake()?;
+            }
+        }
+        Ok(())
+    }
+
+    impl Pair {
+        fn new() -> Self {
+            let (server, client) = configs();
+            let client = ClientConnection::new(client, "localhost".try_into().unwrap()).unwrap();
+            let mut pair = Self { client, server: Session::new(server).unwrap() };
+            while pair.client.is_handshaking() || !pair.server.is_established() {
+                let up = pair.client_output();
+                feed(&mut pair.server, &up).unwrap();
+                pair.deliver();
+            }
+            pair
+        }
+
+        fn client_output(&mut self) -> Vec<u8> {
+            let mut bytes = Vec::new();
+            while self.client.wants_write() {
+                self.client.write_tls(&mut bytes).unwrap();
+            }
+            bytes
+        }
+
+        /// Brings our output to the client, and gives what it says.
+        fn deliver(&mut self) -> Vec<u8> {
+            let mut plain = Vec::new();
+            let bytes = self.server.output().to_vec();
+            self.server.sent(bytes.len());
+            let mut bytes = &bytes[..];
+            while !bytes.is_empty() {
+                self.client.read_tls(&mut bytes).unwrap();
+                self.client.process_new_packets().unwrap();
+                let _ = self.client.reader().read_to_end(&mut plain);
+            }
+            plain
+        }
+
+        fn holds_nothing(&self) -> bool {
+            let server = &self.server;
+            [&server.input, &server.plain, &server.stage, &server.output].iter().all(|slot| slot.is_none())
+        }
+    }
+
+    #[test]
+    fn an_idle_session_holds_no_buffer() {
+        let mut pair = Pair::new();
+        assert!(pair.holds_nothing());
+        pair.server.write(&vec![1; 50_000]).unwrap();
+        pair.server.write(&[2; 10]).unwrap();
+        pair.server.seal().unwrap();
+        assert_eq!(pair.deliver().len(), 50_010);
+        assert!(pair.holds_nothing());
+    }
+
+    #[test]
+    fn head_and_body_share_the_first_record() {
+        let mut pair = Pair::new();
+        pair.server.write(&[b'h'; 300]).unwrap();
+        pair.server.write(&vec![b'b'; 2 * RECORD - 300]).unwrap();
+        pair.server.seal().unwrap();
+        let lengths: Vec<_> = records(pair.server.output());
+        assert_eq!(lengths, [RECORD + 17, RECORD + 17], "content type and tag are added");
+    }
+
+    /// The lengths of the records in `bytes`.
+    fn records(mut bytes: &[u8]) -> Vec<usize> {
+        let mut lengths = Vec::new();
+        while let [_, _, _, high, low, rest @ ..] = bytes {
+            let length = usize::from(u16::from_be_bytes([*high, *low]));
+            lengths.push(length);
+            bytes = &rest[length..];
+        }
+        lengths
+    }
+
+    #[test]
+    fn plaintext_is_not_taken_without_end() {
+        let mut pair = Pair::new();
+        let data = vec![7; 1 << 20];
+        let mut taken = 0;
+        loop {
+            match pair.server.write(&data[taken..]).unwrap() {
+                0 => break,
+                count => taken += count,
+            }
+        }
+        assert!((OUTPUT_LIMIT - 4096..OUTPUT_LIMIT + 2 * RECORD).contains(&taken), "{taken}");
+        assert_eq!(pair.deliver().len(), taken);
+        assert!(pair.server.write(&data[taken..]).unwrap() > 0, "room again");
+    }
+
+    #[test]
+    fn nothing_is_written_after_the_close() {
+        let mut pair = Pair::new();
+        pair.server.write(b"last").unwrap();
+        pair.server.close().unwrap();
+        pair.server.close().unwrap();
+        assert_eq!(pair.deliver(), b"last");
+        assert!(pair.server.output().is_empty(), "close_notify is said once");
+        assert!(pair.server.write(b"more").is_err());
+    }
+
+    #[test]
+    fn what_follows_close_notify_is_ignored() {
+        let mut pair = Pair::new();
+        pair.client.send_close_notify();
+        let mut bytes = pair.client_output();
+        bytes.extend([1; 5000]);
+        feed(&mut pair.server, &bytes).unwrap();
+        assert!(pair.server.peer_has_closed() && !pair.server.is_inside_record());
+    }
+
+    /// Key updates without end cost us nothing: rustls stops them.
+    #[test]
+    fn a_flood_of_key_updates_ends_the_session() {
+        let mut pair = Pair::new();
+        let mut outcome = Ok(());
+        for _ in 0..100 {
+            pair.client.refresh_traffic_keys().unwrap();
+            let bytes = pair.client_output();
+            outcome = feed(&mut pair.server, &bytes);
+            if outcome.is_err() {
+                break;
+            }
+        }
+        assert!(matches!(outcome, Err(Fault::Tls(_))), "{outcome:?}");
+        assert!(pair.server.has_failed());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        /// Noise before the handshake: an error or waiting, never a panic or a growing buffer.
+        #[test]
+        fn noise_is_survived(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
+            let (server, _) = fixed();
+            let mut session = Session::new(server).unwrap();
+            let _ = feed(&mut session, &bytes);
+            let _ = feed(&mut session, &bytes);
+        }
+
+        /// A ClientHello with some bytes changed, cut into pieces anywhere.
+        #[test]
+        fn a_bent_client_hello_is_survived(
+            changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let (server, client) = fixed();
+            let mut client = ClientConnection::new(client, "localhost".try_into().unwrap()).unwrap();
+            let mut hello = Vec::new();
+            client.write_tls(&mut hello).unwrap();
+            for (at, byte) in &changes {
+                let at = at.index(hello.len());
+                hello[at] = *byte;
+            }
+            let (first, second) = hello.split_at(cut.index(hello.len()));
+            let mut session = Session::new(server).unwrap();
+            let outcome = feed(&mut session, first).and_then(|()| feed(&mut session, second));
+            if changes.is_empty() {
+                prop_assert!(outcome.is_ok() && !session.output().is_empty());
+            }
+            if outcome.is_err() {
+                prop_assert!(session.has_failed() && session.handshake().is_err());
+            }
+        }
+
+        /// Damage to encrypted records: an error, and what was decrypted before it is unharmed.
+        #[test]
+        fn a_bent_record_is_survived(at in any::<prop::sample::Index>(), bit in 0..8_u32, size in 1..40_000_usize) {
+            let mut pair = Pair::new();
+            pair.client.writer().write_all(&vec![5; size]).unwrap();
+            let mut bytes = pair.client_output();
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            let outcome = feed(&mut pair.server, &bytes);
+            let waits = pair.server.is_inside_record();
+            prop_assert!(outcome.is_err() || waits || at % (RECORD + 22) < 5, "damage was not noticed");
+        }
+    }
+
+    thread_local! {
+        static CONFIGS: (Arc<ServerConfig>, Arc<rustls::ClientConfig>) = configs();
+    }
+
+    /// The same configurations for all cases of a property: making keys takes time.
+    fn fixed() -> (Arc<ServerConfig>, Arc<rustls::ClientConfig>) {
+        CONFIGS.with(Clone::clone)
+    }
 }

@@ -7,9 +7,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use rustls::SignatureScheme;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::SignatureScheme;
 
 use super::load::Certificate;
 use crate::config::complaint::{Complaints, Place, did_you_mean};
@@ -47,7 +47,8 @@ impl Store {
         place: Option<&Place>,
         complaints: &mut Complaints,
     ) -> Option<Self> {
-        let mut store = Self { exact: HashMap::new(), wildcard: HashMap::new(), default: Vec::new(), unknown };
+        let mut store =
+            Self { exact: HashMap::new(), wildcard: HashMap::new(), default: Vec::new(), unknown };
         for certificate in certificates {
             for name in &certificate.facts.names {
                 store.add(name, certificate, place, complaints);
@@ -82,12 +83,7 @@ impl Store {
         keys.push(Arc::clone(&certificate.key));
     }
 
-    fn named_default(
-        &self,
-        name: &str,
-        place: Option<&Place>,
-        complaints: &mut Complaints,
-    ) -> Option<Keys> {
+    fn named_default(&self, name: &str, place: Option<&Place>, complaints: &mut Complaints) -> Option<Keys> {
         if let Some(keys) = self.find(name) {
             return Some(keys.clone());
         }
@@ -159,4 +155,103 @@ impl ResolvesServerCert for Store {
 /// then says what is wrong, instead of us saying that the name is unknown.
 fn usable<'k>(keys: &'k [Arc<CertifiedKey>], schemes: &[SignatureScheme]) -> Option<&'k Arc<CertifiedKey>> {
     keys.iter().find(|key| key.key.choose_scheme(schemes).is_some()).or_else(|| keys.first())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+    use crate::tls::throw_away;
+
+    fn certificate(names: &[&str]) -> Arc<Certificate> {
+        throw_away(names, clock::wall()).unwrap()
+    }
+
+    fn store(
+        certificates: &[Arc<Certificate>],
+        default: Option<&str>,
+        unknown: UnknownName,
+    ) -> (Option<Store>, String) {
+        let mut complaints = Complaints::default();
+        let store = Store::new(certificates, default, unknown, None, &mut complaints);
+        assert_eq!(store.is_none(), complaints.has_errors());
+        (store, complaints.to_string())
+    }
+
+    /// Which of the certificates a client gets that asks for `name`.
+    fn chosen(store: &Store, certificates: &[Arc<Certificate>], name: Option<&str>) -> Option<usize> {
+        let key = store.choose(name)?.first()?;
+        certificates.iter().position(|certificate| Arc::ptr_eq(&certificate.key, key))
+    }
+
+    #[test]
+    fn the_exact_name_wins_over_the_wildcard() {
+        let all = [
+            certificate(&["first.test"]),
+            certificate(&["*.Example.ORG"]),
+            certificate(&["www.example.org"]),
+        ];
+        let (store, said) = store(&all, None, UnknownName::Default);
+        let store = store.unwrap();
+        assert_eq!(said, "");
+        for (name, index) in [
+            ("www.example.org", 2),
+            ("WWW.example.Org.", 2),
+            ("shop.example.org", 1),
+            ("example.org", 0),
+            ("a.b.example.org", 0),
+            (".example.org", 0),
+            ("", 0),
+            ("first.test", 0),
+            ("unknown.test", 0),
+        ] {
+            assert_eq!(chosen(&store, &all, Some(name)), Some(index), "{name}");
+        }
+        assert_eq!(chosen(&store, &all, None), Some(0));
+    }
+
+    #[test]
+    fn unknown_and_missing_names_may_be_refused() {
+        let all = [certificate(&["www.example.org"])];
+        let store = store(&all, None, UnknownName::Refuse).0.unwrap();
+        assert_eq!(chosen(&store, &all, Some("www.example.org")), Some(0));
+        assert_eq!(chosen(&store, &all, Some("example.org")), None);
+        assert_eq!(chosen(&store, &all, None), None);
+    }
+
+    #[test]
+    fn the_default_is_chosen_by_name_or_complained_about() {
+        let all = [certificate(&["one.test"]), certificate(&["two.test", "*.three.test"])];
+        let (named, _) = store(&all, Some("www.three.test"), UnknownName::Default);
+        assert_eq!(chosen(&named.unwrap(), &all, None), Some(1));
+        let (none, said) = store(&all, Some("tow.test"), UnknownName::Default);
+        assert!(none.is_none() && said.contains("did you mean `two.test`"), "{said}");
+        assert!(store(&[], None, UnknownName::Default).1.contains("needs a certificate"));
+    }
+
+    #[test]
+    fn a_second_certificate_for_a_name_is_warned_of_and_the_first_stays() {
+        let all = [certificate(&["one.test"]), certificate(&["one.test", "two.test"])];
+        let (store, said) = store(&all, None, UnknownName::Default);
+        let store = store.unwrap();
+        assert!(said.contains("`one.test` is already served"), "{said}");
+        assert_eq!(chosen(&store, &all, Some("one.test")), Some(0));
+        assert_eq!(chosen(&store, &all, Some("two.test")), Some(1));
+    }
+
+    #[test]
+    fn a_client_gets_the_kind_of_key_that_it_understands() {
+        let ecdsa = Arc::clone(&certificate(&["one.test"]).key);
+        let rsa = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+        let der = rcgen::CertificateParams::new(["one.test".to_owned()]).unwrap().self_signed(&rsa).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(rsa.serialize_der()).unwrap();
+        let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).unwrap();
+        let rsa = Arc::new(CertifiedKey::new(vec![der.der().clone()], key));
+        let keys = [Arc::clone(&ecdsa), Arc::clone(&rsa)];
+        let pick = |schemes: &[SignatureScheme]| Arc::clone(usable(&keys, schemes).unwrap());
+        assert!(Arc::ptr_eq(&pick(&[SignatureScheme::RSA_PSS_SHA256]), &rsa));
+        let both = [SignatureScheme::RSA_PSS_SHA256, SignatureScheme::ECDSA_NISTP256_SHA256];
+        assert!(Arc::ptr_eq(&pick(&both), &ecdsa), "the operator's order");
+        assert!(Arc::ptr_eq(&pick(&[SignatureScheme::ED448]), &ecdsa), "rustls then says what is wrong");
+    }
 }

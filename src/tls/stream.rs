@@ -103,7 +103,7 @@ impl TlsStream {
     fn poll_pieces<'a>(
         &mut self,
         cx: &mut Context<'_>,
-        pieces: impl Iterator<Item = &'a [u8]> + Clone,
+        pieces: &(impl Iterator<Item = &'a [u8]> + Clone),
     ) -> Poll<io::Result<usize>> {
         loop {
             match self.offer(pieces.clone()) {
@@ -161,7 +161,7 @@ impl Read for TlsStream {
 
 impl Write for TlsStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        self.get_mut().poll_pieces(cx, std::iter::once(data))
+        self.get_mut().poll_pieces(cx, &std::iter::once(data))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -191,6 +191,6 @@ impl Write for TlsStream {
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.get_mut().poll_pieces(cx, pieces.iter().map(|piece| &**piece))
+        self.get_mut().poll_pieces(cx, &pieces.iter().map(|piece| &**piece))
     }
 }

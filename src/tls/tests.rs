@@ -28,9 +28,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream as ClientStream;
 
-use super::{
-    AcceptError, Alpn, Certificate, DevCa, Policy, Store, TlsStream, UnknownName, accept, lazy,
-};
+use super::{AcceptError, Alpn, Certificate, DevCa, Policy, Store, TlsStream, UnknownName, accept, lazy};
 use crate::clock;
 use crate::config::complaint::Complaints;
 
@@ -129,8 +127,7 @@ async fn serve(io: TlsStream) {
         }
         Alpn::Http2 => {
             let (io, flusher) = lazy(io);
-            let mut connection =
-                pin!(http2::Builder::new(Spawn).serve_connection(io, service_fn(answer)));
+            let mut connection = pin!(http2::Builder::new(Spawn).serve_connection(io, service_fn(answer)));
             let _ = std::future::poll_fn(|cx| flusher.drive(connection.as_mut(), cx)).await;
         }
     }

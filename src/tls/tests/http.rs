@@ -10,7 +10,10 @@ use super::{Io, Spawn, Stage, pattern};
 const MIB: usize = 1 << 20;
 
 fn request(path: &str, body: Bytes) -> Request<Full<Bytes>> {
-    Request::post(format!("https://localhost{path}")).header("host", "localhost").body(Full::new(body)).unwrap()
+    Request::post(format!("https://localhost{path}"))
+        .header("host", "localhost")
+        .body(Full::new(body))
+        .unwrap()
 }
 
 /// One connection, the given requests one after the other; the bodies of the answers.

@@ -214,18 +214,18 @@ async fn keys_may_be_updated_by_the_client() {
     let (mut client, mut server) = stage.pair().await;
     for round in 0..5_u8 {
         client.get_mut().1.refresh_traffic_keys().unwrap();
-        client.write_all(&[round; 40_000]).await.unwrap();
+        client.write_all(&vec![round; 40_000]).await.unwrap();
         client.flush().await.unwrap();
         let mut got = Vec::new();
         while got.len() < 40_000 {
             got.extend(read(&mut server, 9000).await.unwrap());
         }
-        assert_eq!(got, [round; 40_000]);
+        assert_eq!(got, vec![round; 40_000]);
         // The answer carries our own update, and is understood.
-        write(&mut server, &[round; 20_000]).await;
+        write(&mut server, &vec![round; 20_000]).await;
         let mut back = vec![0; 20_000];
         client.read_exact(&mut back).await.unwrap();
-        assert_eq!(back, [round; 20_000]);
+        assert_eq!(back, vec![round; 20_000]);
     }
 }
 
@@ -338,7 +338,7 @@ async fn the_last_answer_survives_an_upload_that_goes_on() {
     let (mut from, mut to) = tokio::io::split(client);
     let uploading = tokio::spawn(async move {
         for _ in 0..40 {
-            if to.write_all(&[1; 50_000]).await.is_err() {
+            if to.write_all(&vec![1; 50_000]).await.is_err() {
                 return;
             }
         }
