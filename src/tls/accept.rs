@@ -5,17 +5,23 @@ use std::future::poll_fn;
 use std::io;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{AlertDescription, HandshakeKind, InvalidMessage, ProtocolVersion, ServerConfig};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::plain::Plain;
 use super::policy;
 use super::session::{Fault, Session};
 use super::stream::TlsStream;
+
+/// For how long and how much is read after a refusal, so that the alert arrives.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 1 << 20;
 
 /// What a handshake agreed on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,8 +184,22 @@ async fn refuse(
     let alert = alert_in(session.output());
     // The connection is over either way: an error while saying so adds nothing.
     let _ = poll_fn(|cx| poll_send(cx, socket, session)).await;
-    let _ = poll_fn(|cx| socket.poll_finish(cx)).await;
+    let _ = timeout(LINGER, part(socket)).await;
     AcceptError { alert, ..AcceptError::new(Cause::of(fault, seen), seen) }
+}
+
+/// Closes our half and reads on, into nothing. A socket closed with unread bytes is reset, and the
+/// reset overtakes the alert.
+async fn part(socket: &mut Plain) -> io::Result<()> {
+    poll_fn(|cx| socket.poll_finish(cx)).await?;
+    let mut left = LINGER_BYTES;
+    while left > 0 {
+        match poll_fn(|cx| socket.poll_discard(cx)).await? {
+            0 => break,
+            count => left = left.saturating_sub(count),
+        }
+    }
+    Ok(())
 }
 
 /// The alert at the end of `output`, if it is one in plain text.

@@ -3,51 +3,28 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Sleep, sleep};
 
 use super::block::{Block, Class, Lead};
 
 /// How much is read at once when the client sends faster than it is read.
 const BULK_READ: usize = 128 * 1024;
-/// How long a connection that we close first still takes what the client sends, to throw it away. A
-/// socket closed with unread bytes is reset, and a reset overtakes the last answer: a client that is
-/// refused in the middle of an upload would never read why (RFC 9112 section 9.6).
-const LINGER: Duration = Duration::from_secs(2);
-/// How many bytes it throws away in that time, at most.
-const LINGER_BYTES: usize = 8 << 20;
-
 /// A connection without TLS. It holds no buffer: what is written goes to the socket at once.
 pub struct Plain {
     io: TcpStream,
     first: Bytes,
     bulk: bool,
-    /// The client has closed its half.
-    ended: bool,
-    closing: Closing,
-}
-
-/// How far our own end has come.
-enum Closing {
-    NotYet,
-    /// FIN is sent; until the client closes too, the time is over, or too much has come.
-    Lingering {
-        until: Pin<Box<Sleep>>,
-        bytes: usize,
-    },
-    Done,
 }
 
 impl Plain {
     /// `first` are bytes that were read from `io` already; they are the first to be read again.
     #[must_use]
     pub fn new(io: TcpStream, first: Bytes) -> Self {
-        Self { io, first, bulk: false, ended: false, closing: Closing::NotYet }
+        Self { io, first, bulk: false }
     }
 
     /// The socket, for its addresses and options.
@@ -72,7 +49,6 @@ impl Plain {
         }
         let mut buffer = ReadBuf::new(space);
         ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer))?;
-        self.ended |= buffer.filled().is_empty();
         Poll::Ready(Ok(buffer.filled().len()))
     }
 
@@ -81,30 +57,13 @@ impl Plain {
         Pin::new(&mut self.io).poll_write(cx, data)
     }
 
-    /// Says that nothing more will be sent (FIN), and waits a little for the client to close too.
+    /// Says that nothing more will be sent (FIN).
     pub(super) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Closing::NotYet = self.closing {
-            ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
-            self.closing = Closing::Lingering { until: Box::pin(sleep(LINGER)), bytes: LINGER_BYTES };
-        }
-        while let Closing::Lingering { until, .. } = &mut self.closing {
-            if self.ended || until.as_mut().poll(cx).is_ready() {
-                break;
-            }
-            let discarded = ready!(self.poll_discard(cx)).unwrap_or(0);
-            match &mut self.closing {
-                Closing::Lingering { bytes, .. } if discarded > 0 && *bytes > discarded => {
-                    *bytes -= discarded;
-                }
-                _ => break,
-            }
-        }
-        self.closing = Closing::Done;
-        Poll::Ready(Ok(()))
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 
-    /// Reads into nothing.
-    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    /// Reads into nothing; 0 is the end of the stream.
+    pub(super) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         ready!(self.poll_readable(cx))?;
         let mut block = Block::take(Class::Large, Lead::Source);
         self.poll_fill(cx, block.spare_mut())

@@ -173,6 +173,8 @@ impl Write for TlsStream {
     }
 
     /// `close_notify` leaves in the same send as the last data, then the socket's sending half closes.
+    /// Whoever closes while the client still sends must read on for a while before dropping this, or
+    /// a reset overtakes the last answer (RFC 9112 section 9.6): `listen` does.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if let Err(fault) = this.session.close() {

@@ -332,7 +332,7 @@ async fn small_writes_leave_together() {
 }
 
 #[tokio::test]
-async fn the_last_answer_survives_an_upload_that_goes_on() {
+async fn reading_goes_on_after_our_close_so_that_the_last_answer_arrives() {
     let stage = Stage::new();
     let (client, mut server) = stage.pair().await;
     let (mut from, mut to) = tokio::io::split(client);
@@ -347,7 +347,14 @@ async fn the_last_answer_survives_an_upload_that_goes_on() {
     write(&mut server, b"413").await;
     let closing = tokio::spawn(async move {
         poll_fn(|cx| Pin::new(&mut server).poll_shutdown(cx)).await.unwrap();
-        drop(server);
+        // Reading goes on after our close.
+        let mut uploaded = 0;
+        while let Ok(bytes) = read(&mut server, 65_536).await
+            && !bytes.is_empty()
+        {
+            uploaded += bytes.len();
+        }
+        assert_eq!(uploaded, 40 * 50_000);
     });
     sleep(Duration::from_millis(50)).await;
     let mut answer = Vec::new();
