@@ -13,6 +13,7 @@ use super::block::{Block, Class, Lead};
 
 /// How much is read at once when the client sends faster than it is read.
 const BULK_READ: usize = 128 * 1024;
+
 /// A connection without TLS. It holds no buffer: what is written goes to the socket at once.
 pub struct Plain {
     io: TcpStream,
