@@ -17,8 +17,8 @@ pub const LENGTH: usize = 20;
 const ADOPTED_MIN: usize = 8;
 /// The longest id that is taken over from a trusted proxy.
 const ADOPTED_MAX: usize = 64;
-/// 2020-01-01, in seconds since 1970: forty bits of milliseconds from here last until 2054.
-const EPOCH: Duration = Duration::from_secs(1_577_836_800);
+/// 2020-01-01, from 1970: forty bits of milliseconds from here last until 2054.
+const EPOCH: Duration = Duration::from_hours(438_288);
 const ALPHABET: [u8; 32] = *b"0123456789abcdefghjkmnpqrstvwxyz";
 
 /// The id of one request; the reference id of its refusal page.

@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry;
 use super::meters::{Meters, SiteMeters, SiteNames};
 use super::spool::Tally;
 
-/// The content type of the text (OpenMetrics 1.0).
+/// The content type of the text (`OpenMetrics` 1.0).
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Everything that is counted in this process.

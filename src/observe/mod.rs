@@ -147,7 +147,7 @@ impl Observe {
         self.log.flush(PATIENCE)
     }
 
-    /// Everything that was counted, as OpenMetrics text; see [`metrics::CONTENT_TYPE`].
+    /// Everything that was counted, as `OpenMetrics` text; see [`metrics::CONTENT_TYPE`].
     ///
     /// # Errors
     /// When the text cannot be written, which memory never refuses.

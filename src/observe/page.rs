@@ -1,4 +1,4 @@
-//! The counters as text, for Prometheus and whoever reads OpenMetrics.
+//! The counters as text, for Prometheus and whoever reads `OpenMetrics`.
 //!
 //! `prometheus-client` writes the text; it does not count. Its own families find a label set in a hash
 //! map behind a lock, per request; ours are summed here, when somebody scrapes.

@@ -98,7 +98,7 @@ impl Raw {
         Policy {
             access: self.access.map_or(default.access, |placed| placed.value),
             file: self.file.map_or(default.file, |placed| placed.value),
-            level: self.level.and_then(|placed| level(placed, complaints)).unwrap_or(default.level),
+            level: self.level.and_then(|placed| level(&placed, complaints)).unwrap_or(default.level),
             format: self.format.map_or(default.format, |placed| placed.value),
         }
     }
@@ -117,7 +117,7 @@ fn place(section: &mut Section<'_>, reading: &mut Reading<'_>) -> Option<Placed<
     Some(placed.map(|path| if stdout { Place::Stdout } else { Place::File(path) }))
 }
 
-fn level(placed: Placed<String>, complaints: &mut Complaints) -> Option<Box<str>> {
+fn level(placed: &Placed<String>, complaints: &mut Complaints) -> Option<Box<str>> {
     let text = placed.value.trim();
     // A single word is read as a target by the filter, so a misspelt level would silence everything.
     let word = !text.contains([',', '=']);

@@ -261,7 +261,11 @@ impl Writer {
     /// Writes what is in the lanes, one after the other; whether all of it was written.
     fn collect(&mut self) -> bool {
         let shared = Arc::clone(&self.shared);
-        shared.lanes.iter().fold(true, |all, lane| self.empty(lane) && all)
+        let mut all = true;
+        for lane in &shared.lanes {
+            all &= self.empty(lane);
+        }
+        all
     }
 
     fn empty(&mut self, lane: &Lane) -> bool {
@@ -364,7 +368,9 @@ mod tests {
             .collect();
         fs::rename(&path, &old).unwrap();
         spool.reopen(PATIENCE).unwrap();
-        writers.into_iter().for_each(|w| w.join().unwrap());
+        for writer in writers {
+            writer.join().unwrap();
+        }
         assert!(spool.flush(PATIENCE));
         let (before, after) = (fs::read_to_string(&old).unwrap(), fs::read_to_string(&path).unwrap());
         assert_eq!(before.lines().count() + after.lines().count(), 40_000);

@@ -79,7 +79,7 @@ impl Target {
             if begun > 0 {
                 self.torn = lines.get(begun - 1) != Some(&b'\n');
             }
-            Fault { error, lines: rest.iter().filter(|b| **b == b'\n').count() as u64 }
+            Fault { error, lines: memchr::memchr_iter(b'\n', rest).count() as u64 }
         })
     }
 

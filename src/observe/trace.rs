@@ -68,17 +68,14 @@ impl Traceparent {
         // Never zero: an all-zero id is invalid.
         let span = draw() | 1;
         let mut trace = [0; 32];
-        let flags = match parent {
-            Some(parent) => {
-                trace = parent.trace;
-                parent.flags
-            }
-            None => {
-                let (high, low) = trace.split_at_mut(16);
-                spell(draw() | 1, high);
-                spell(draw(), low);
-                SAMPLED
-            }
+        let flags = if let Some(parent) = parent {
+            trace = parent.trace;
+            parent.flags
+        } else {
+            let (high, low) = trace.split_at_mut(16);
+            spell(draw() | 1, high);
+            spell(draw(), low);
+            SAMPLED
         };
         fill(&mut text, 3, &trace);
         let mut digits = [0; 16];
