@@ -4,8 +4,8 @@
 //! name at once (joining, editing, a singleton that came twice) is put aside and done afterwards, for the
 //! few names it concerns.
 
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 
 use super::location::{OriginAuthority, Public, publish, publish_refresh};
 use super::policy::{Entry, Holds, Policy, Role};
@@ -55,7 +55,8 @@ pub struct Conflict {
 pub fn apply(policy: &Policy, facts: &Facts<'_>, fields: &mut Fields) -> Applied {
     let content_type = if policy.needs_type() { fields.get(&CONTENT_TYPE) } else { None };
     let holds = policy.holds(facts.status, content_type);
-    let mut pass = Pass { policy, facts, holds, seen: Bits::default(), later: Bits::default(), conflicts: Vec::new() };
+    let mut pass =
+        Pass { policy, facts, holds, seen: Bits::default(), later: Bits::default(), conflicts: Vec::new() };
     fields.retain(|name, value| pass.line(name, value));
     pass.finish(fields);
     Applied { conflicts: pass.conflicts }
@@ -200,7 +201,8 @@ impl<'a> Pass<'a> {
         };
         let Some(kept) = built(one.value.to_vec()) else { return };
         if one.conflict {
-            let other = fields.all(&entry.name).find(|value| !value.as_bytes().eq_ignore_ascii_case(one.value));
+            let other =
+                fields.all(&entry.name).find(|value| !value.as_bytes().eq_ignore_ascii_case(one.value));
             let sent = other.unwrap_or(&kept).clone();
             self.contradiction(entry, &sent, &kept);
         }
@@ -248,7 +250,8 @@ impl<'a> Pass<'a> {
 
     fn set(&mut self, entry: &Entry, ours: &HeaderValue, fields: &mut Fields) {
         if entry.single.is_some() {
-            let other = fields.all(&entry.name).find(|value| !value.as_bytes().eq_ignore_ascii_case(ours.as_bytes()));
+            let other =
+                fields.all(&entry.name).find(|value| !value.as_bytes().eq_ignore_ascii_case(ours.as_bytes()));
             if let Some(sent) = other.cloned() {
                 self.contradiction(entry, &sent, ours);
             }
@@ -261,7 +264,11 @@ impl<'a> Pass<'a> {
         let mut elements = singleton::elements(sent.as_bytes());
         let repeated = elements.all(|element| element.eq_ignore_ascii_case(kept.as_bytes()));
         if !repeated && !self.conflicts.iter().any(|known| known.name == entry.name) {
-            self.conflicts.push(Conflict { name: entry.name.clone(), sent: sent.clone(), kept: kept.clone() });
+            self.conflicts.push(Conflict {
+                name: entry.name.clone(),
+                sent: sent.clone(),
+                kept: kept.clone(),
+            });
         }
     }
 }

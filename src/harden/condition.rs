@@ -42,9 +42,9 @@ impl Condition {
     fn is_type(&self, value: &[u8]) -> bool {
         let essence = value.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
         self.types.iter().any(|media| match media.strip_suffix('*') {
-            Some(prefix) => essence
-                .get(..prefix.len())
-                .is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes())),
+            Some(prefix) => {
+                essence.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
+            }
             None => essence.eq_ignore_ascii_case(media.as_bytes()),
         })
     }
@@ -83,8 +83,9 @@ fn range(text: &str) -> Result<(u16, u16), String> {
 }
 
 fn media(text: &str) -> Result<Box<str>, String> {
-    let token =
-        |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&b));
+    let token = |part: &str| {
+        !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&b))
+    };
     match text.split_once('/') {
         Some((kind, sub)) if token(kind) && (token(sub) || sub == "*") => {
             Ok(text.to_ascii_lowercase().into_boxed_str())

@@ -89,7 +89,11 @@ impl Raw {
 
     /// Which lines decide, for `explain`.
     pub(super) fn describe(&self) -> Vec<Said> {
-        let said = |rule: String, place: &Place| Said { header: "Set-Cookie".to_owned(), rule, place: place.clone() };
+        let said = |rule: String, place: &Place| Said {
+            header: "Set-Cookie".to_owned(),
+            rule,
+            place: place.clone(),
+        };
         let secure = self.secure.as_ref().filter(|on| on.value);
         let lax = self.same_site.as_ref().filter(|site| site.value == SameSite::Lax);
         let names = self.http_only.as_ref().filter(|list| !list.value.is_empty()).map(|list| {

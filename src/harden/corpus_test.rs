@@ -1,16 +1,15 @@
-//! Runs the YAML corpora of this room, and the laws that hold for every response.
+//! Runs the YAML corpora of this room, and what is said about slips in a configuration.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, StatusCode};
-use proptest::prelude::*;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use toml::de::DeTable;
 
 use super::observatory::{Cors, Redirect, Scan, Scripts, score};
-use super::{Applied, Facts, OriginAuthority, Policy, Raw, apply, singleton};
+use super::{Applied, Facts, OriginAuthority, Policy, Raw, apply};
 use crate::config::complaint::{Complaints, Source};
 use crate::config::section::{Reading, Section};
 use crate::fields::Fields;
@@ -24,14 +23,14 @@ pub(super) fn raw(name: &str, toml: &str) -> (Raw, Complaints) {
     (raw, reading.complaints)
 }
 
-fn policy(toml: &str) -> Policy {
+pub(super) fn policy(toml: &str) -> Policy {
     let (raw, mut complaints) = raw("case", toml);
     let policy = raw.compile(&mut complaints);
     assert!(!complaints.has_errors(), "{complaints}");
     policy
 }
 
-fn headers(rule: &str) -> Policy {
+pub(super) fn headers(rule: &str) -> Policy {
     policy(&format!("[headers]\n{rule}\n"))
 }
 
@@ -77,7 +76,8 @@ struct HeaderCase {
 impl HeaderCase {
     fn run(&self) {
         let mut sent = fields(&self.origin);
-        let Applied { conflicts } = apply(&headers(&self.rule), &facts(self.status.unwrap_or(200)), &mut sent);
+        let Applied { conflicts } =
+            apply(&headers(&self.rule), &facts(self.status.unwrap_or(200)), &mut sent);
         assert_eq!(sent, fields(&self.leaves), "{}", self.name);
         let conflicts: Vec<&str> = conflicts.iter().map(|conflict| conflict.name.as_str()).collect();
         assert_eq!(conflicts, self.conflict, "{}: conflicts", self.name);
@@ -135,8 +135,10 @@ struct LocationCase {
 #[test]
 fn location() {
     for case in corpus::<LocationCase>("location") {
-        let public = case.public.as_deref().unwrap_or("https://www.example.org").parse::<http::Uri>().unwrap();
-        let origin = case.origin.as_deref().unwrap_or("127.0.0.1:8081").parse::<http::uri::Authority>().unwrap();
+        let public =
+            case.public.as_deref().unwrap_or("https://www.example.org").parse::<http::Uri>().unwrap();
+        let origin =
+            case.origin.as_deref().unwrap_or("127.0.0.1:8081").parse::<http::uri::Authority>().unwrap();
         let origins = [OriginAuthority { host: origin.host().into(), port: origin.port_u16().unwrap() }];
         let facts = Facts {
             secure: public.scheme_str() == Some("https"),
@@ -192,9 +194,15 @@ fn observatory() {
             Some("external") => Scripts::ExternalWithoutIntegrity,
             Some(other) => panic!("{other}"),
         };
-        let scan = Scan { fields: &all, https: true, redirect: Redirect::ToHttps, scripts, cors: Cors::Harmless };
+        let scan =
+            Scan { fields: &all, https: true, redirect: Redirect::ToHttps, scripts, cors: Cors::Harmless };
         let report = score(&scan);
-        assert_eq!((report.score, report.grade), (case.score, case.grade.as_str()), "{}: {report:#?}", case.name);
+        assert_eq!(
+            (report.score, report.grade),
+            (case.score, case.grade.as_str()),
+            "{}: {report:#?}",
+            case.name
+        );
     }
 }
 
@@ -229,8 +237,12 @@ fn transport_security_is_overridden_only_when_asked() {
 
 #[test]
 fn layers_merge_by_name_and_key() {
-    let (base, _) = raw("base", "[headers]\nX-A = \"1\"\nX-B = \"1\"\n[hsts]\nenabled = true\nmax_age = \"2 d\"\n");
-    let (site, _) = raw("site", "[headers]\nx-b = { append = \"2\" }\nX-C = false\n[hsts]\nenabled = true\ninclude_subdomains = true\n");
+    let (base, _) =
+        raw("base", "[headers]\nX-A = \"1\"\nX-B = \"1\"\n[hsts]\nenabled = true\nmax_age = \"2 d\"\n");
+    let (site, _) = raw(
+        "site",
+        "[headers]\nx-b = { append = \"2\" }\nX-C = false\n[hsts]\nenabled = true\ninclude_subdomains = true\n",
+    );
     let (path, _) = raw("path", "[headers]\nX-A = { inherit = false }\n");
     let merged = base.over(site).over(path);
     let said: Vec<String> =
@@ -264,7 +276,10 @@ fn complaints(toml: &str) -> String {
 #[test]
 fn slips_are_named() {
     for (toml, words) in [
-        ("[headers]\nX-Frame-Options = \"ALLOW-FROM https://a.example\"", &["error", "ALLOW-FROM", "frame-ancestors https://a.example"][..]),
+        (
+            "[headers]\nX-Frame-Options = \"ALLOW-FROM https://a.example\"",
+            &["error", "ALLOW-FROM", "frame-ancestors https://a.example"][..],
+        ),
         ("[headers]\nX-Frame-Options = \"SAMEORIGN\"", &["error", "did you mean `SAMEORIGIN`?"]),
         ("[headers]\nX-Frame-Options = { append = \"SAMEORIGIN\" }", &["warning", "SAMEORIGIN, SAMEORIGIN"]),
         ("[headers]\nX-XSS-Protection = \"1; mode=block\"", &["warning", "X-XSS-Protection = false"]),
@@ -290,9 +305,18 @@ fn slips_are_named() {
         ("[headers]\nSet-Cookie = { append = \"a=b\" }", &["error", "cookies"]),
         ("[headers]\nPermissions-Policy = \"camera 'none'\"", &["error", "structured field"]),
         ("[headers]\nContent-Security-Policy = \"default-src self\"", &["warning", "'self'"]),
-        ("[headers]\nContent-Security-Policy = \"default-src 'self' img-src *\"", &["warning", "`;` is missing before `img-src`"]),
-        ("[headers]\nContent-Security-Policy = \"block-all-mixed-content\"", &["warning", "upgrade-insecure-requests"]),
-        ("[headers]\nContent-Security-Policy = \"defualt-src 'self'\"", &["warning", "did you mean `default-src`?"]),
+        (
+            "[headers]\nContent-Security-Policy = \"default-src 'self' img-src *\"",
+            &["warning", "`;` is missing before `img-src`"],
+        ),
+        (
+            "[headers]\nContent-Security-Policy = \"block-all-mixed-content\"",
+            &["warning", "upgrade-insecure-requests"],
+        ),
+        (
+            "[headers]\nContent-Security-Policy = \"defualt-src 'self'\"",
+            &["warning", "did you mean `default-src`?"],
+        ),
         ("[headers]\nContent-Security-Policy = { set = \"default-src 'self'\" }", &["warning", "nonces"]),
         ("[hsts]\nmax_age = \"1 d\"", &["error", "enabled"]),
         ("[hsts]\nenabled = true\nmax_age = \"1 h\"", &["warning", "one day"]),
@@ -317,109 +341,5 @@ fn what_is_right_is_not_complained_about() {
         "[hsts]\nenabled = true\nmax_age = \"730 d\"\ninclude_subdomains = true\npreload = true",
     ] {
         assert_eq!(complaints(toml), "", "{toml}");
-    }
-}
-
-fn names() -> impl Strategy<Value = String> {
-    let odd = prop_oneof![Just("x-foo"), Just("x-bar"), Just("content-type"), Just("x-typo3-a")];
-    let single = proptest::sample::select(singleton::SINGLETONS.map(|(name, _)| name).to_vec());
-    prop_oneof![odd.prop_map(str::to_owned), single.prop_map(str::to_owned)]
-}
-
-fn responses() -> impl Strategy<Value = Fields> {
-    let value = "(SAMEORIGIN|DENY|nosniff|max-age=[0-9]{1,3}|same-origin|\\?1|text/html|a|,|, |\"|){0,4}";
-    proptest::collection::vec((names(), value), 0..14).prop_map(|lines| {
-        let line = |(name, value): &(String, String)| {
-            (HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value.trim()).unwrap())
-        };
-        lines.iter().map(line).collect()
-    })
-}
-
-/// Rules of every kind for singletons and others.
-fn rules() -> impl Strategy<Value = String> {
-    let verb = proptest::sample::select(vec!["set", "append", "merge", "add", "setifempty", "unset", "none"]);
-    let when = proptest::sample::select(vec!["", ", status = \"2xx\"", ", type = \"text/html\""]);
-    let rule = (verb, when, any::<bool>());
-    (rule.clone(), rule.clone(), rule.clone(), rule, any::<bool>()).prop_map(|(a, b, c, d, wild)| {
-        let line = |name: &str, value: &str, (verb, when, twice): (&str, &str, bool)| {
-            let one = match verb {
-                "none" => return String::new(),
-                "unset" => format!("{{ unset = true{when} }}"),
-                verb => format!("{{ {verb} = \"{value}\"{when} }}"),
-            };
-            if twice { format!("{name} = [{one}, {one}]\n") } else { format!("{name} = {one}\n") }
-        };
-        let mut text = line("X-Frame-Options", "SAMEORIGIN", a);
-        text += &line("Referrer-Policy", "same-origin", b);
-        text += &line("Server", "ravelin", c);
-        text += &line("X-Foo", "ours", d);
-        text + if wild { "\"X-TYPO3-*\" = false\n" } else { "" }
-    })
-}
-
-proptest! {
-    #[test]
-    fn a_singleton_never_leaves_twice(rules in rules(), mut sent in responses(), secure in any::<bool>(), hsts in any::<bool>()) {
-        let policy = policy(&format!("[headers]\n{rules}[hsts]\nenabled = {hsts}\n"));
-        apply(&policy, &Facts { secure, ..facts(200) }, &mut sent);
-        for (name, _) in singleton::SINGLETONS {
-            let name = HeaderName::from_static(name);
-            prop_assert!(sent.all(&name).count() <= 1, "{name}: {sent:?}");
-        }
-        prop_assert!(secure || !sent.contains(&http::header::STRICT_TRANSPORT_SECURITY));
-    }
-
-    #[test]
-    fn set_leaves_exactly_ours(mut sent in responses()) {
-        apply(&headers("X-Frame-Options = \"DENY\"\nX-Foo = \"ours\""), &facts(200), &mut sent);
-        let lines = |name| sent.all(&HeaderName::from_static(name)).map(|v| v.to_str().unwrap().to_owned()).collect::<Vec<_>>();
-        prop_assert_eq!(lines("x-frame-options"), ["DENY"]);
-        prop_assert_eq!(lines("x-foo"), ["ours"]);
-    }
-
-    #[test]
-    fn one_rule_in_a_list_is_the_rule(rules in rules(), sent in responses(), status in prop_oneof![Just(200_u16), Just(304), Just(404)]) {
-        // The everyday operations have a fast way; lists take the other one. Both must mean the same.
-        let listed: String = rules
-            .lines()
-            .map(|line| match line.split_once(" = ") {
-                Some((name, rule)) if rule.starts_with('{') => {
-                    format!("{name} = [{rule}, {{ edit = \"never matches this\", with = \"\" }}]\n")
-                }
-                _ => format!("{line}\n"),
-            })
-            .collect();
-        let (mut a, mut b) = (sent.clone(), sent);
-        apply(&headers(&rules), &facts(status), &mut a);
-        apply(&headers(&listed), &facts(status), &mut b);
-        let sorted = |fields: &Fields| {
-            let mut all: Vec<_> = fields.iter().map(|(n, v)| (n.to_string(), v.clone())).collect();
-            all.sort_by(|x, y| x.0.cmp(&y.0));
-            all
-        };
-        prop_assert_eq!(sorted(&a), sorted(&b));
-    }
-
-    #[test]
-    fn what_no_rule_is_about_passes(sent in responses()) {
-        let mut out = sent.clone();
-        apply(&headers("X-Bar = false"), &facts(200), &mut out);
-        let others = |fields: &Fields| -> Vec<_> {
-            fields.iter().filter(|(n, _)| ["x-foo", "content-type", "x-typo3-a"].contains(&n.as_str())).map(|(n, v)| (n.clone(), v.clone())).collect()
-        };
-        prop_assert_eq!(others(&sent), others(&out));
-    }
-
-    #[test]
-    fn applying_twice_is_applying_once(mut sent in responses()) {
-        // What is joined behind a quote that never closes is inside it, for Apache too.
-        prop_assume!(!sent.iter().any(|(_, value)| value.as_bytes().contains(&b'"')));
-        let policy = headers("X-Frame-Options = \"DENY\"\nX-Foo = { setifempty = \"ours\" }\nX-Bar = { merge = \"ours\" }\nPermissions-Policy = \"usb=()\"");
-        apply(&policy, &facts(200), &mut sent);
-        let once = sent.clone();
-        let again = apply(&policy, &facts(200), &mut sent);
-        prop_assert_eq!(sent, once);
-        prop_assert_eq!(again.conflicts, []);
     }
 }

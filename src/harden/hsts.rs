@@ -109,7 +109,11 @@ impl Raw {
             let place = self.preload.as_ref().map(|preload| &preload.place);
             let hint = "the preload lists accept it only with `max_age = \"365 d\"` or more and \
                         `include_subdomains = true`";
-            complaints.warning(place, "`hsts.preload` will be refused by the preload lists", Some(hint.to_owned()));
+            complaints.warning(
+                place,
+                "`hsts.preload` will be refused by the preload lists",
+                Some(hint.to_owned()),
+            );
         }
     }
 
@@ -152,11 +156,27 @@ mod tests {
     #[test]
     fn development_hosts() {
         for host in [
-            "localhost", "LOCALHOST", "localhost.", "a.localhost", "typo3.test", "x.ddev.site", "127.0.0.1", "[::1]",
+            "localhost",
+            "LOCALHOST",
+            "localhost.",
+            "a.localhost",
+            "typo3.test",
+            "x.ddev.site",
+            "127.0.0.1",
+            "[::1]",
         ] {
             assert!(is_dev_host(host), "{host}");
         }
-        for host in ["www.example.org", "notlocalhost", "mytest", "test.example", "ddev.site.example", "1.2.3.4.example", "", "7"] {
+        for host in [
+            "www.example.org",
+            "notlocalhost",
+            "mytest",
+            "test.example",
+            "ddev.site.example",
+            "1.2.3.4.example",
+            "",
+            "7",
+        ] {
             assert!(!is_dev_host(host), "{host}");
         }
     }

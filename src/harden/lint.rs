@@ -78,7 +78,8 @@ pub(super) fn value(lower: &str, word: Word, text: &str, place: &Place, complain
             csp::lint(text, place, complaints);
             if matches!(word, Word::Set | Word::Append | Word::Merge) && lower == "content-security-policy" {
                 let hint = "write a plain string or `setifempty`: it is added only where the origin has none";
-                let message = format!("`{}` changes the origin's own policy and breaks its nonces", word.key());
+                let message =
+                    format!("`{}` changes the origin's own policy and breaks its nonces", word.key());
                 complaints.warning(Some(place), message, Some(hint.to_owned()));
             }
         }
@@ -91,22 +92,34 @@ fn known_value(lower: &str, word: Word, text: &str, place: &Place, complaints: &
     let Some(kind) = singleton::kind(lower) else { return };
     if word == Word::Append {
         let hint = Some(format!("write `{lower} = \"{text}\"`; `append` joins as Apache does"));
-        let message =
-            format!("`append`: an origin that sends `{lower}` too makes it `{text}, {text}`, which browsers ignore");
+        let message = format!(
+            "`append`: an origin that sends `{lower}` too makes it `{text}, {text}`, which browsers ignore"
+        );
         complaints.warning(Some(place), message, hint);
     }
     let fallbacks = kind == singleton::Kind::Referrer;
-    let known = if fallbacks { text.split(',').all(|t| kind.is_known(t.trim().as_bytes())) } else { kind.is_known(text.as_bytes()) };
+    let known = if fallbacks {
+        text.split(',').all(|t| kind.is_known(t.trim().as_bytes()))
+    } else {
+        kind.is_known(text.as_bytes())
+    };
     if known {
         return;
     }
     if let Some(uri) = allow_from(lower, text) {
-        let hint = format!("write `Content-Security-Policy = \"frame-ancestors {uri}\"`, which browsers do understand");
-        complaints.error(Some(place), format!("`{text}`: no browser understands ALLOW-FROM any more"), Some(hint));
+        let hint = format!(
+            "write `Content-Security-Policy = \"frame-ancestors {uri}\"`, which browsers do understand"
+        );
+        complaints.error(
+            Some(place),
+            format!("`{text}`: no browser understands ALLOW-FROM any more"),
+            Some(hint),
+        );
         return;
     }
     let words = kind.known();
-    let hint = did_you_mean(text, words.iter().copied()).unwrap_or_else(|| format!("write one of {}", words.join(", ")));
+    let hint = did_you_mean(text, words.iter().copied())
+        .unwrap_or_else(|| format!("write one of {}", words.join(", ")));
     complaints.error(Some(place), format!("`{text}` is no value of `{lower}`"), Some(hint));
 }
 
@@ -135,7 +148,10 @@ fn outdated(lower: &str, text: &str, place: &Place, complaints: &mut Complaints)
             "Feature-Policy was renamed and is written differently now",
             format!("write `Permissions-Policy = '{}'`", permissions_form(text)),
         ),
-        "report-to" => warn("Report-To is replaced by Reporting-Endpoints", "write `Reporting-Endpoints = 'csp=\"https://…\"'`".to_owned()),
+        "report-to" => warn(
+            "Report-To is replaced by Reporting-Endpoints",
+            "write `Reporting-Endpoints = 'csp=\"https://…\"'`".to_owned(),
+        ),
         "x-ua-compatible" | "x-content-security-policy" | "x-webkit-csp" | "x-download-options" => {
             warn("no current browser reads this header", format!("write `{lower} = false`"));
         }

@@ -68,9 +68,9 @@ fn leaks(url: &Absolute<'_>, public: &Public<'_>, origins: &[OriginAuthority]) -
     if ours {
         return plain || (origin_port && url.port != own_port);
     }
-    origins.iter().any(|origin| {
-        origin.port == url.port && url.host.eq_ignore_ascii_case(origin.host.as_bytes())
-    })
+    origins
+        .iter()
+        .any(|origin| origin.port == url.port && url.host.eq_ignore_ascii_case(origin.host.as_bytes()))
 }
 
 fn absolute(url: &[u8]) -> Option<Absolute<'_>> {
@@ -86,7 +86,9 @@ fn absolute(url: &[u8]) -> Option<Absolute<'_>> {
     let colon = authority.iter().rposition(|b| *b == b':').filter(|_| authority.last() != Some(&b']'));
     let (host, port) = match colon {
         None => (authority, None),
-        Some(at) => (authority.get(..at)?, Some(authority.get(at + 1..)?).filter(|digits| !digits.is_empty())),
+        Some(at) => {
+            (authority.get(..at)?, Some(authority.get(at + 1..)?).filter(|digits| !digits.is_empty()))
+        }
     };
     let port = match port {
         None => default_port(secure),

@@ -31,6 +31,8 @@ mod table;
 #[cfg(test)]
 mod corpus_test;
 #[cfg(test)]
+mod laws_test;
+#[cfg(test)]
 mod preset_test;
 
 pub use apply::{Applied, Conflict, Facts, apply};
@@ -100,9 +102,11 @@ impl Raw {
 
 fn backend_rule(name: &str, verb: &Verb, place: &Place, complaints: &mut Complaints) {
     let value = match verb {
-        Verb::Set(value) | Verb::SetIfEmpty(value) | Verb::Add(value) | Verb::Append(value) | Verb::Merge(value) => {
-            value.to_str().unwrap_or_default()
-        }
+        Verb::Set(value)
+        | Verb::SetIfEmpty(value)
+        | Verb::Add(value)
+        | Verb::Append(value)
+        | Verb::Merge(value) => value.to_str().unwrap_or_default(),
         Verb::Complete(..) | Verb::Unset | Verb::Edit(..) => "",
     };
     match name {
@@ -111,9 +115,12 @@ fn backend_rule(name: &str, verb: &Verb, place: &Place, complaints: &mut Complai
             let message = "a Content-Security-Policy in the backend is never altered";
             complaints.error(Some(place), message, Some(hint.to_owned()));
         }
-        "referrer-policy" if ["no-referrer", "origin", "strict-origin"].contains(&value.to_ascii_lowercase().as_str()) => {
+        "referrer-policy"
+            if ["no-referrer", "origin", "strict-origin"].contains(&value.to_ascii_lowercase().as_str()) =>
+        {
             let hint = "write `strict-origin-when-cross-origin` or `same-origin`";
-            let message = format!("Referrer-Policy `{value}` breaks TYPO3's backend, which requires its own Referer");
+            let message =
+                format!("Referrer-Policy `{value}` breaks TYPO3's backend, which requires its own Referer");
             complaints.warning(Some(place), message, Some(hint.to_owned()));
         }
         "x-frame-options" if value.eq_ignore_ascii_case("DENY") => {

@@ -96,7 +96,10 @@ pub struct Test {
 pub fn score(scan: &Scan<'_>) -> Report {
     let transport = transport(scan);
     let tests = vec![
-        csp::test(&texts(scan, &CONTENT_SECURITY_POLICY), scan.fields.contains(&CONTENT_SECURITY_POLICY_REPORT_ONLY)),
+        csp::test(
+            &texts(scan, &CONTENT_SECURITY_POLICY),
+            scan.fields.contains(&CONTENT_SECURITY_POLICY_REPORT_ONLY),
+        ),
         cookie::test(&texts(scan, &SET_COOKIE), transport.modifier >= 0),
         cors(scan.cors),
         redirection(scan.redirect),
@@ -166,8 +169,10 @@ fn redirection(redirect: Redirect) -> Test {
 }
 
 fn referrer(scan: &Scan<'_>) -> Test {
-    const PRIVATE: [&str; 4] = ["no-referrer", "same-origin", "strict-origin", "strict-origin-when-cross-origin"];
-    const PUBLIC: [&str; 4] = ["origin", "origin-when-cross-origin", "unsafe-url", "no-referrer-when-downgrade"];
+    const PRIVATE: [&str; 4] =
+        ["no-referrer", "same-origin", "strict-origin", "strict-origin-when-cross-origin"];
+    const PUBLIC: [&str; 4] =
+        ["origin", "origin-when-cross-origin", "unsafe-url", "no-referrer-when-downgrade"];
     let Some(value) = joined(scan, &REFERRER_POLICY) else { return found("referrer-policy", "absent", 0) };
     let value = value.to_ascii_lowercase();
     let mut tokens = value.split(',').map(str::trim);

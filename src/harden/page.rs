@@ -91,11 +91,8 @@ fn json(status: StatusCode, public: &str, reference: &str) -> String {
 /// The form that the client likes best (RFC 9110 section 12.5.1). HTML if it does not say, or likes
 /// several alike: people read these pages.
 fn negotiate(accept: &str) -> Form {
-    const OFFERS: [(Form, &str, &str); 3] = [
-        (Form::Html, "text", "html"),
-        (Form::Json, "application", "json"),
-        (Form::Plain, "text", "plain"),
-    ];
+    const OFFERS: [(Form, &str, &str); 3] =
+        [(Form::Html, "text", "html"), (Form::Json, "application", "json"), (Form::Plain, "text", "plain")];
     let mut best = (Form::Html, 0);
     for (form, kind, sub) in OFFERS {
         let liking = liking(accept, kind, sub);
@@ -111,7 +108,8 @@ fn liking(accept: &str, kind: &str, sub: &str) -> u32 {
     let mut best = (0, 0);
     for range in accept.split(',') {
         let mut parts = range.split(';').map(str::trim);
-        let (range_kind, range_sub) = parts.next().and_then(|range| range.split_once('/')).unwrap_or_default();
+        let (range_kind, range_sub) =
+            parts.next().and_then(|range| range.split_once('/')).unwrap_or_default();
         let specific = match (range_kind, range_sub) {
             ("*", "*") => 1,
             (k, "*") if k.eq_ignore_ascii_case(kind) => 2,
@@ -195,7 +193,9 @@ mod tests {
         let sha256 = provider
             .cipher_suites
             .iter()
-            .find_map(|suite| suite.tls13().filter(|_| suite.suite() == rustls::CipherSuite::TLS13_AES_128_GCM_SHA256))
+            .find_map(|suite| {
+                suite.tls13().filter(|_| suite.suite() == rustls::CipherSuite::TLS13_AES_128_GCM_SHA256)
+            })
             .unwrap()
             .common
             .hash_provider;

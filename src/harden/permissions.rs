@@ -15,7 +15,8 @@ impl Features {
     /// Reads a policy (RFC 9651 dictionary). The error says what is wrong and how to write it.
     pub(super) fn new(text: &str) -> Result<Self, String> {
         let dictionary = parse(text.as_bytes()).ok_or_else(|| {
-            "is not a structured field: write `camera=(), geolocation=(self \"https://maps.example\")`".to_owned()
+            "is not a structured field: write `camera=(), geolocation=(self \"https://maps.example\")`"
+                .to_owned()
         })?;
         if dictionary.is_empty() {
             return Err("names no feature".to_owned());

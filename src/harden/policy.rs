@@ -99,7 +99,8 @@ impl Policy {
             entries.truncate(MOST_ENTRIES);
         }
         let starts = starts(&entries);
-        let mut adders: Vec<(u8, &Entry)> = (0_u8..).zip(&entries).filter(|(_, entry)| entry.may_add()).collect();
+        let mut adders: Vec<(u8, &Entry)> =
+            (0_u8..).zip(&entries).filter(|(_, entry)| entry.may_add()).collect();
         // Added lines leave in the order of their names, so that responses can be compared.
         adders.sort_by_key(|(_, entry)| entry.name.as_str());
         let adders = adders.into_iter().map(|(at, _)| at).collect();
@@ -140,7 +141,12 @@ impl Policy {
 }
 
 impl Entry {
-    fn written(name: HeaderName, written: &Written, conditions: &mut Conditions, complaints: &mut Complaints) -> Self {
+    fn written(
+        name: HeaderName,
+        written: &Written,
+        conditions: &mut Conditions,
+        complaints: &mut Complaints,
+    ) -> Self {
         let single = singleton::kind(name.as_str());
         let rules = written
             .rules
@@ -194,7 +200,10 @@ fn bucket(name: &HeaderName) -> usize {
     let bytes = name.as_str().as_bytes();
     let at = |index: usize| bytes.get(index).copied().map_or(0, usize::from);
     let length = bytes.len();
-    (length.wrapping_mul(37) ^ at(length / 2).wrapping_mul(11) ^ at(length.wrapping_sub(2)).wrapping_mul(3) ^ at(2))
+    (length.wrapping_mul(37)
+        ^ at(length / 2).wrapping_mul(11)
+        ^ at(length.wrapping_sub(2)).wrapping_mul(3)
+        ^ at(2))
         % BUCKETS
 }
 

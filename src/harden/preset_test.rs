@@ -190,8 +190,19 @@ fn safe_delegates_what_players_and_maps_need() {
     apply(&policy(false, &[]), &facts(200), &mut sent);
     let features = value(&sent, "permissions-policy").unwrap();
     for needed in [
-        "accelerometer", "autoplay", "clipboard-write", "encrypted-media", "fullscreen", "gyroscope",
-        "picture-in-picture", "web-share", "geolocation", "camera", "microphone", "payment", "storage-access",
+        "accelerometer",
+        "autoplay",
+        "clipboard-write",
+        "encrypted-media",
+        "fullscreen",
+        "gyroscope",
+        "picture-in-picture",
+        "web-share",
+        "geolocation",
+        "camera",
+        "microphone",
+        "payment",
+        "storage-access",
     ] {
         assert!(!features.contains(needed), "{needed}");
     }

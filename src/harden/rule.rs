@@ -1,6 +1,6 @@
 //! One entry of `[headers]`: a name, and what is to be done with its lines.
 //!
-//! The operations are those of Apache's mod_headers. A plain string is the everyday form: `set` for
+//! The operations are those of Apache's `mod_headers`. A plain string is the everyday form: `set` for
 //! most headers, `setifempty` for Content-Security-Policy (an origin's policy carries nonces that a
 //! constant would destroy) and completion by feature for Permissions-Policy.
 
@@ -34,7 +34,7 @@ pub(super) struct Rule {
     pub(super) place: Place,
 }
 
-/// An operation of Apache's mod_headers, with its value built.
+/// An operation of Apache's `mod_headers`, with its value built.
 #[derive(Clone, Debug)]
 pub(super) enum Verb {
     /// Exactly one line with this value.
@@ -97,7 +97,8 @@ impl Word {
 impl Verb {
     /// The rule in words, for `explain`.
     pub(super) fn describe(&self) -> String {
-        let quoted = |word: &str, value: &HeaderValue| format!("{word} \"{}\"", value.to_str().unwrap_or_default());
+        let quoted =
+            |word: &str, value: &HeaderValue| format!("{word} \"{}\"", value.to_str().unwrap_or_default());
         match self {
             Verb::Set(value) => quoted("set", value),
             Verb::Append(value) => quoted("append", value),
@@ -112,12 +113,23 @@ impl Verb {
 
 impl Written {
     /// Reads what stands behind `name`; `lower` is the name in lower case. `None` after a complaint.
-    pub(super) fn read(name: Placed<String>, lower: &str, item: &Item<'_>, reading: &mut Reading<'_>) -> Option<Self> {
+    pub(super) fn read(
+        name: Placed<String>,
+        lower: &str,
+        item: &Item<'_>,
+        reading: &mut Reading<'_>,
+    ) -> Option<Self> {
         let rules = match item.as_bool() {
-            Some(false) => vec![Rule { verb: Verb::Unset, when: Condition::default(), place: name.place.clone() }],
+            Some(false) => {
+                vec![Rule { verb: Verb::Unset, when: Condition::default(), place: name.place.clone() }]
+            }
             Some(true) => {
                 let hint = "write a string to set it, or `false` to remove it".to_owned();
-                reading.complaints.error(Some(&item.place), format!("`{}` cannot be `true`", item.name()), Some(hint));
+                reading.complaints.error(
+                    Some(&item.place),
+                    format!("`{}` cannot be `true`", item.name()),
+                    Some(hint),
+                );
                 return None;
             }
             None if item.is_text() => {
@@ -138,9 +150,9 @@ fn operations(lower: &str, item: &Item<'_>, reading: &mut Reading<'_>) -> Option
     let mut rules = Vec::with_capacity(elements.len());
     for element in elements {
         match operation(lower, element.into_section(reading)?, reading)? {
-            Some(rule) => rules.push(rule),
-            None if alone => {}
-            None => {
+            Said::Do(rule) => rules.push(rule),
+            Said::Nothing if alone => {}
+            Said::Nothing => {
                 let message = format!("`{}`: `inherit = false` stands alone", item.name());
                 reading.complaints.error(Some(&item.place), message, None);
             }
@@ -149,8 +161,15 @@ fn operations(lower: &str, item: &Item<'_>, reading: &mut Reading<'_>) -> Option
     Some(rules)
 }
 
-/// One table; `Some(None)` for `inherit = false`.
-fn operation(lower: &str, mut section: Section<'_>, reading: &mut Reading<'_>) -> Option<Option<Rule>> {
+/// What one table says.
+enum Said {
+    Do(Rule),
+    /// `inherit = false`.
+    Nothing,
+}
+
+/// One table; `None` after a complaint.
+fn operation(lower: &str, mut section: Section<'_>, reading: &mut Reading<'_>) -> Option<Said> {
     let place = section.place.clone();
     let inherit = section.get::<bool>(reading, "inherit");
     let unset = section.get::<bool>(reading, "unset").filter(|unset| unset.value);
@@ -162,7 +181,7 @@ fn operation(lower: &str, mut section: Section<'_>, reading: &mut Reading<'_>) -
     let when = condition(&mut section, reading)?;
     section.finish(reading);
     if inherit.as_ref().is_some_and(|inherit| !inherit.value) && words.is_empty() && unset.is_none() {
-        return Some(None);
+        return Some(Said::Nothing);
     }
     let verb = match (words.pop(), unset.is_some(), words.is_empty()) {
         (Some((word, text)), false, true) => verb(lower, word, &text, with.as_ref(), reading)?,
@@ -174,7 +193,7 @@ fn operation(lower: &str, mut section: Section<'_>, reading: &mut Reading<'_>) -
             return None;
         }
     };
-    Some(Some(Rule { verb, when, place }))
+    Some(Said::Do(Rule { verb, when, place }))
 }
 
 fn condition(section: &mut Section<'_>, reading: &mut Reading<'_>) -> Option<Condition> {

@@ -10,16 +10,15 @@ pub(super) struct Wanted {
     pub(super) secure: bool,
     /// `HttpOnly`.
     pub(super) http_only: bool,
-    /// `SameSite=Lax`, unless any SameSite is there.
+    /// `SameSite=Lax`, unless any `SameSite` is there.
     pub(super) lax: bool,
 }
 
 /// The cookie's name as browsers read it: up to the first `=`, trimmed; a line without `=` names none.
 pub(super) fn name(line: &[u8]) -> &[u8] {
-    let pair = line.split(|b| *b == b';').next().unwrap_or_default();
-    match pair.iter().position(|b| *b == b'=') {
-        Some(at) => pair.get(..at).unwrap_or_default().trim_ascii(),
-        None => &[],
+    match memchr::memchr2(b'=', b';', line).and_then(|at| line.split_at_checked(at)) {
+        Some((name, rest)) if rest.first() == Some(&b'=') => name.trim_ascii(),
+        _ => &[],
     }
 }
 
@@ -44,17 +43,23 @@ pub(super) fn complete(line: &[u8], wanted: Wanted) -> Option<Vec<u8>> {
 
 fn missing(line: &[u8], wanted: Wanted) -> Wanted {
     let mut missing = wanted;
-    for attribute in line.split(|b| *b == b';').skip(1) {
-        let name = attribute.split(|b| *b == b'=').next().unwrap_or_default().trim_ascii();
-        if name.eq_ignore_ascii_case(b"secure") {
+    for start in memchr::memchr_iter(b';', line) {
+        let attribute = line.get(start + 1..).unwrap_or_default().trim_ascii_start();
+        if is_named(attribute, b"secure") {
             missing.secure = false;
-        } else if name.eq_ignore_ascii_case(b"httponly") {
+        } else if is_named(attribute, b"httponly") {
             missing.http_only = false;
-        } else if name.eq_ignore_ascii_case(b"samesite") {
+        } else if is_named(attribute, b"samesite") {
             missing.lax = false;
         }
     }
     missing
+}
+
+/// Whether the attribute that begins here has this name.
+fn is_named(attribute: &[u8], name: &[u8]) -> bool {
+    let Some((start, rest)) = attribute.split_at_checked(name.len()) else { return false };
+    start.eq_ignore_ascii_case(name) && matches!(rest.trim_ascii_start().first(), None | Some(b';' | b'='))
 }
 
 #[cfg(test)]

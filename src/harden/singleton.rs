@@ -65,7 +65,9 @@ impl Kind {
                 "strict-origin-when-cross-origin",
                 "unsafe-url",
             ],
-            Self::Opener => &["same-origin", "same-origin-allow-popups", "noopener-allow-popups", "unsafe-none"],
+            Self::Opener => {
+                &["same-origin", "same-origin-allow-popups", "noopener-allow-popups", "unsafe-none"]
+            }
             Self::Embedder => &["require-corp", "credentialless", "unsafe-none"],
             Self::Resource => &["same-origin", "same-site", "cross-origin"],
             Self::AgentCluster => &["?1", "?0"],

@@ -49,8 +49,10 @@ impl Raw {
             return;
         }
         if let Some(before) = self.written.insert(lower.into(), written) {
-            let message = format!("`{}` is written twice here, at line {} too", before.name, before.place.line());
-            let hint = "header names do not know case; several operations stand in one list: `[{ … }, { … }]`";
+            let message =
+                format!("`{}` is written twice here, at line {} too", before.name, before.place.line());
+            let hint =
+                "header names do not know case; several operations stand in one list: `[{ … }, { … }]`";
             reading.complaints.error(Some(&place), message, Some(hint.to_owned()));
         }
     }
@@ -81,7 +83,11 @@ impl Raw {
     /// Which line decides each header, for `explain`.
     pub(super) fn describe(&self) -> impl Iterator<Item = Said> {
         self.written.values().flat_map(|written| {
-            let said = |rule: String, place: &Place| Said { header: written.name.clone(), rule, place: place.clone() };
+            let said = |rule: String, place: &Place| Said {
+                header: written.name.clone(),
+                rule,
+                place: place.clone(),
+            };
             let mut all: Vec<Said> = written
                 .rules
                 .iter()
@@ -117,7 +123,11 @@ fn name_is_good(lower: &str, place: &Place, complaints: &mut Complaints) -> bool
     let star = lower.contains('*');
     let stem = lower.strip_suffix('*').or_else(|| lower.strip_prefix('*')).unwrap_or(lower);
     if stem.contains('*') || intern::name(stem).is_none() {
-        let hint = if star { "one `*`, at the end or at the beginning: `X-TYPO3-*`" } else { "letters, digits and `-`" };
+        let hint = if star {
+            "one `*`, at the end or at the beginning: `X-TYPO3-*`"
+        } else {
+            "letters, digits and `-`"
+        };
         complaints.error(Some(place), format!("`{lower}` is not a header name"), Some(hint.to_owned()));
         return false;
     }

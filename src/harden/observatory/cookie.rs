@@ -5,6 +5,7 @@ use super::{Test, found};
 const NAME: &str = "cookies";
 
 /// What matters of one Set-Cookie line.
+#[expect(clippy::struct_excessive_bools, reason = "five answers about one cookie, each asked by name")]
 struct Cookie {
     session: bool,
     anti_forgery: bool,

@@ -77,7 +77,8 @@ impl Policy {
             if !has_nonce(&script) {
                 return found(NAME, "'strict-dynamic' without nonce or hash", -25);
             }
-            script.retain(|source| source != "'self'" && !BROAD.iter().any(|broad| source.starts_with(broad)));
+            script
+                .retain(|source| source != "'self'" && !BROAD.iter().any(|broad| source.starts_with(broad)));
         }
         if any_broad_or_inline(&script) || any_broad(&object) {
             return found(NAME, "unsafe scripts or objects", -20);
@@ -88,7 +89,10 @@ impl Policy {
         if script.contains("'unsafe-eval'") || style.contains("'unsafe-eval'") {
             return found(NAME, "'unsafe-eval'", -10);
         }
-        if ["img-src", "media-src"].iter().any(|name| self.passive(name).iter().any(|source| is_plain(source))) {
+        if ["img-src", "media-src"]
+            .iter()
+            .any(|name| self.passive(name).iter().any(|source| is_plain(source)))
+        {
             return found(NAME, "images or media over http", -10);
         }
         if any_broad_or_inline(&style) {
@@ -104,7 +108,8 @@ impl Policy {
 
     fn active<'a>(&'a self, script: &'a Sources) -> impl Iterator<Item = &'a String> {
         let others = self.directives.iter();
-        let others = others.filter(|(name, _)| !["img-src", "media-src", "script-src"].contains(&name.as_str()));
+        let others =
+            others.filter(|(name, _)| !["img-src", "media-src", "script-src"].contains(&name.as_str()));
         others.flat_map(|(_, sources)| sources).chain(script)
     }
 
