@@ -141,7 +141,8 @@ mod tests {
     fn a_panicking_worker_aborts() {
         let itself = std::fs::read_link("/proc/self/exe").unwrap();
         let name = "runtime::tests::child_with_a_panicking_worker";
-        let child = Command::new(itself).args(["--ignored", "--exact", name, "--nocapture"]).output().unwrap();
+        let child =
+            Command::new(itself).args(["--ignored", "--exact", name, "--nocapture"]).output().unwrap();
         assert!(!child.status.success());
         let said = String::from_utf8_lossy(&child.stderr);
         assert!(said.contains("worker 1 panicked: aborting"), "{said}");

@@ -182,7 +182,10 @@ mod tests {
             assert!(!page.contains("href"), "{host}: {page}");
             assert!(page.contains("begins with"), "{page}");
         }
-        assert!(!text(b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n").contains("href"), "two hosts are none");
+        assert!(
+            !text(b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n").contains("href"),
+            "two hosts are none"
+        );
         assert!(!text(b"GET / HTTP/1.1\r\n\r\nHost: a\r\n").contains("href"), "the body has no say");
     }
 

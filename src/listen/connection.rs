@@ -73,7 +73,9 @@ where
         (Ok(Opening::Speaks(Protocol::Tls, bytes)), true) => {
             secure(&door, terms, guest, bytes.freeze(), deadline).await;
         }
-        (Ok(Opening::Speaks(Protocol::Http1, bytes)), false) => plain(&door, terms, guest, bytes.freeze()).await,
+        (Ok(Opening::Speaks(Protocol::Http1, bytes)), false) => {
+            plain(&door, terms, guest, bytes.freeze()).await;
+        }
         (Ok(Opening::Speaks(Protocol::Http1, bytes)), true) => {
             door.tally.foreign(Protocol::Http1);
             https_needed(&door, &terms, guest, bytes, deadline).await;
@@ -176,13 +178,7 @@ async fn converse<S, F, T>(
 }
 
 /// Plain HTTP on the TLS port: a page that names the https URL.
-async fn https_needed<S>(
-    door: &Door<S>,
-    terms: &Terms,
-    guest: Guest,
-    mut head: BytesMut,
-    deadline: Moment,
-) {
+async fn https_needed<S>(door: &Door<S>, terms: &Terms, guest: Guest, mut head: BytesMut, deadline: Moment) {
     let _ = timeout_at(deadline, read_head(&guest.tcp, &mut head)).await;
     let page = answer::https_needed(&head, clock::wall());
     farewell(door, terms, guest, page).await;
@@ -190,7 +186,8 @@ async fn https_needed<S>(
 
 /// Reads to the empty line that ends a head, or to the most that is worth reading.
 async fn read_head(tcp: &TcpStream, head: &mut BytesMut) {
-    let ends = |head: &[u8]| head.windows(4).any(|w| w == b"\r\n\r\n") || head.windows(2).any(|w| w == b"\n\n");
+    let ends =
+        |head: &[u8]| head.windows(4).any(|w| w == b"\r\n\r\n") || head.windows(2).any(|w| w == b"\n\n");
     while !ends(head) && head.len() < HEAD_ON_TLS_PORT {
         if tcp.readable().await.is_err() {
             return;

@@ -31,9 +31,9 @@ pub enum Protocol {
     Mail,
     /// An FTP client: USER, AUTH TLS, FEAT (RFC 959).
     Ftp,
-    /// A MySQL client packet. Its server speaks first, so few clients get this far.
+    /// A `MySQL` client packet. Its server speaks first, so few clients get this far.
     Mysql,
-    /// A PostgreSQL start-up, SSL or cancel request.
+    /// A `PostgreSQL` start-up, SSL or cancel request.
     Postgres,
     /// RDP: a TPKT header with an X.224 connection request.
     Rdp,
@@ -41,11 +41,11 @@ pub enum Protocol {
     Socks,
     /// Redis, as RESP arrays or inline commands.
     Redis,
-    /// SMB 1, 2 or 3 over a NetBIOS session header.
+    /// SMB 1, 2 or 3 over a `NetBIOS` session header.
     Smb,
     /// MQTT CONNECT.
     Mqtt,
-    /// BitTorrent's peer handshake.
+    /// `BitTorrent`'s peer handshake.
     BitTorrent,
     /// A PROXY protocol header, version 1 or 2, which this listener was not told to expect.
     ProxyHeader,
@@ -177,9 +177,33 @@ const WORDS: &[(Protocol, &[u8])] = &[
 /// The registered methods (RFC 9110, RFC 5789, RFC 4918 and kin). After one of these, whatever follows,
 /// the parser behind gives the answer.
 const METHODS: &[&[u8]] = &[
-    b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE", b"TRACK", b"CONNECT",
-    b"PROPFIND", b"PROPPATCH", b"MKCOL", b"MKCALENDAR", b"COPY", b"MOVE", b"LOCK", b"UNLOCK", b"REPORT",
-    b"SEARCH", b"PURGE", b"BAN", b"LINK", b"UNLINK", b"QUERY", b"VERSION-CONTROL", b"CHECKOUT",
+    b"GET",
+    b"HEAD",
+    b"POST",
+    b"PUT",
+    b"DELETE",
+    b"OPTIONS",
+    b"PATCH",
+    b"TRACE",
+    b"TRACK",
+    b"CONNECT",
+    b"PROPFIND",
+    b"PROPPATCH",
+    b"MKCOL",
+    b"MKCALENDAR",
+    b"COPY",
+    b"MOVE",
+    b"LOCK",
+    b"UNLOCK",
+    b"REPORT",
+    b"SEARCH",
+    b"PURGE",
+    b"BAN",
+    b"LINK",
+    b"UNLINK",
+    b"QUERY",
+    b"VERSION-CONTROL",
+    b"CHECKOUT",
 ];
 
 /// Says what `bytes` open. Never answers [`Verdict::NeedMore`] once [`ENOUGH`] bytes are here, and a

@@ -19,12 +19,12 @@ pub(super) struct Flight {
 }
 
 /// The response of the road with its ticket on board.
-pub(super) fn board(response: Response<Body>, mut ticket: Ticket) -> Response<Flight> {
+pub(super) fn board(response: Response<Body>, mut ticket: Ticket, to_head: bool) -> Response<Flight> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         ticket.upgraded();
     }
     // hyper does not poll a body that is empty, nor one that answers HEAD.
-    if response.body().is_end_stream() {
+    if to_head || response.body().is_end_stream() {
         ticket.complete();
     }
     response.map(|body| Flight { body, ticket })

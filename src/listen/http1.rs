@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
 use http::header::{CONNECTION, HeaderValue};
-use http::StatusCode;
+use http::{Method, StatusCode};
 use hyper::body::Incoming;
 use hyper::rt::{Read, Write};
 use hyper::server::conn::http1::{Builder, Parts, UpgradeableConnection};
@@ -51,6 +51,7 @@ pub(super) async fn serve<T, G, S, F>(
 {
     let calls = service_fn(|request: Request<Incoming>| {
         let ticket = pulse.request();
+        let to_head = request.method() == Method::HEAD;
         let answer = service(request);
         async move {
             let mut response = answer.await;
@@ -58,7 +59,7 @@ pub(super) async fn serve<T, G, S, F>(
             if pulse.must_part(limits) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok::<_, Infallible>(board(response, ticket))
+            Ok::<_, Infallible>(board(response, ticket, to_head))
         }
     });
     let mut connection = builder(limits).serve_connection(io, calls).with_upgrades();

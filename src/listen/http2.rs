@@ -2,8 +2,8 @@
 //!
 //! | attack | what ends it |
 //! |---|---|
-//! | rapid reset (CVE-2023-44487), in bursts | `max_pending_accept_reset_streams` |
-//! | rapid reset with patience, so that the origin works for nothing | [`Pulse::is_fickle`] |
+//! | rapid reset (CVE-2023-44487), in bursts | `max_pending_accept_reset_streams`; what was reset before we saw it never reaches the road |
+//! | rapid reset with patience, or in volleys, so that the origin works for nothing | [`Pulse::is_fickle`] |
 //! | MadeYouReset (CVE-2025-8671) | `max_local_error_reset_streams` |
 //! | CONTINUATION flood (CVE-2024-27316) | h2 derives a count of frames from `max_header_list_size` |
 //! | HPACK bomb, 16,000 fields | `max_header_list_size` |
@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use http::Method;
 use hyper::body::Incoming;
 use hyper::rt::{Executor, Read, Write};
 use hyper::server::conn::http2::{Builder, Connection};
@@ -38,7 +39,7 @@ use crate::clock;
 use crate::drain::DrainWatch;
 use crate::tls::{Flusher, Lazy, lazy};
 
-/// Streams that a client may have open at once; what nginx, HAProxy and Envoy allow too.
+/// Streams that a client may have open at once; what Envoy and other proxies allow too.
 const STREAMS: u32 = 100;
 
 /// What a client may send ahead on one stream. It bounds the speed of an upload over a distance (256 KiB
@@ -59,7 +60,7 @@ const ERROR_RESETS: usize = 64;
 
 /// The pause after which a silent client is asked whether it is still there, and how long it may take to
 /// answer. What matters is a long answer without data (server-sent events) to a client that is gone.
-const PING_EVERY: Duration = Duration::from_secs(60);
+const PING_EVERY: Duration = Duration::from_mins(1);
 const PING_WAIT: Duration = Duration::from_secs(20);
 
 /// Serves `io` until the connection ends.
@@ -78,8 +79,12 @@ pub(super) async fn serve<T, G, S, F>(
 {
     let calls = service_fn(|request: Request<Incoming>| {
         let ticket = pulse.request();
+        let to_head = request.method() == Method::HEAD;
         let answer = service(request);
-        async move { Ok::<_, Infallible>(board(answer.await, ticket)) }
+        async move {
+            ticket.opened().await;
+            Ok::<_, Infallible>(board(answer.await, ticket, to_head))
+        }
     });
     let streams = Streams { pulse: Arc::clone(pulse), patience: limits.write_idle, tally: Arc::clone(tally) };
     let (io, flusher) = lazy(io);
@@ -174,9 +179,17 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
 
 /// Runs `task` to its end, or until its client has taken nothing for `patience`; then it is dropped, which
 /// resets the stream and lets the origin go. Says whether it came to its end.
+///
+/// The first poll finds the stream closed to the road: h2 hands over requests that were reset already,
+/// and hyper looks for the reset only after it has polled the service. So a request that was taken back
+/// before we saw it does not reach the origin.
 async fn run(task: impl Future<Output = ()>, stream: &Stream, start: Instant, patience: Duration) -> bool {
     let mut task = pin!(task);
     let mut alarm = pin!(None);
+    if poll_fn(|cx| Poll::Ready(task.as_mut().poll(cx))).await.is_ready() {
+        return true;
+    }
+    stream.open();
     poll_fn(|cx| {
         if task.as_mut().poll(cx).is_ready() {
             return Poll::Ready(true);

@@ -6,8 +6,10 @@
 //! requests, and the driver asks for the deadline that follows. Per request that is a few relaxed
 //! stores; no timer is touched.
 
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::limits;
@@ -35,7 +37,8 @@ pub(super) struct Pulse {
     requests: AtomicU64,
     /// Requests dropped before their answer was complete, through no fault of the origin.
     cancelled: AtomicU64,
-    /// Whether bytes of a request head are here (HTTP/1).
+    /// Whether bytes of a request head are here (HTTP/1), or of anything (HTTP/2, whose frames do not
+    /// prolong an idle life).
     head: AtomicBool,
     /// Since when nothing has been in flight, or since when a head is being read.
     since: Mark,
@@ -56,6 +59,8 @@ pub(super) struct Pulse {
 pub(super) struct Stream {
     /// Since when a piece of the answer waits for the client.
     waiting: Mark,
+    /// Whether the road may begin with the request.
+    open: AtomicBool,
 }
 
 /// A moment, or none.
@@ -104,7 +109,7 @@ impl Pulse {
 
     /// Bytes arrived.
     pub(super) fn read(&self) {
-        if !self.http2 && self.in_flight.load(Relaxed) == 0 && !self.head.swap(true, Relaxed) {
+        if self.in_flight.load(Relaxed) == 0 && !self.head.swap(true, Relaxed) && !self.http2 {
             self.since.set(self.start);
         }
     }
@@ -201,10 +206,11 @@ impl Pulse {
         if let Some(parting) = parting {
             return after(parting.max(since), FAREWELL, None);
         }
-        if self.head.load(Relaxed) {
+        let heard = self.head.load(Relaxed);
+        if heard && !self.http2 {
             return after(since, limits.header_read, Some(Event::HeaderTimeout));
         }
-        if !self.http2 && self.requests.load(Relaxed) == 0 {
+        if !heard && self.requests.load(Relaxed) == 0 {
             return after(since, limits.header_read, Some(Event::Silent));
         }
         after(since, limits.keep_alive, Some(Event::IdleTimeout))
@@ -212,6 +218,11 @@ impl Pulse {
 }
 
 impl Stream {
+    /// Lets the road begin.
+    pub(super) fn open(&self) {
+        self.open.store(true, Relaxed);
+    }
+
     /// When this stream will have waited for `time` for its client; none while it does not wait.
     pub(super) fn stalls_at(&self, start: Instant, time: Duration) -> Option<Instant> {
         self.waiting.get(start).map(|since| since + time)
@@ -219,6 +230,12 @@ impl Stream {
 }
 
 impl Ticket {
+    /// Waits until the road may begin. Whoever opens the stream polls on by itself: nobody is woken.
+    pub(super) async fn opened(&self) {
+        let is_open = || self.stream.as_ref().is_none_or(|stream| stream.open.load(Relaxed));
+        poll_fn(|_| if is_open() { Poll::Ready(()) } else { Poll::Pending }).await;
+    }
+
     /// A piece of the answer was handed over, and now waits for the client.
     pub(super) fn handed_over(&self) {
         if let Some(stream) = &self.stream {
@@ -310,6 +327,14 @@ mod tests {
         std::thread::sleep(Duration::from_millis(5));
         pulse.read();
         assert_eq!(pulse.deadline(&limits, None), first);
+    }
+
+    #[test]
+    fn an_http2_client_that_sends_no_preface_is_silent() {
+        let pulse = Pulse::new(clock::now(), true, false);
+        assert_eq!(event(&pulse), Some(Event::Silent));
+        pulse.read();
+        assert_eq!(event(&pulse), Some(Event::IdleTimeout), "a browser that connects ahead of time");
     }
 
     #[test]

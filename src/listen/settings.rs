@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::config::complaint::{Complaints, Place};
-use crate::config::section::{Fault, FromText, Placed, Reading, Section, Text};
+use crate::config::section::{Fault, FromText, Item, Placed, Reading, Section, Text};
 use crate::config::units::choice;
 
 /// What was written in one `[[listen]]`.
@@ -158,7 +158,9 @@ fn not_an_address(scheme: &str, authority: &str) -> Fault {
     match host {
         "*" | "" => Fault::new(
             format!("`{authority}` names no address"),
-            format!("`{scheme}://0.0.0.0:{port}` listens on every IPv4 address, `{scheme}://[::]:{port}` on IPv6 too"),
+            format!(
+                "`{scheme}://0.0.0.0:{port}` listens on every IPv4 address, `{scheme}://[::]:{port}` on IPv6 too"
+            ),
         ),
         "localhost" => Fault::new(
             "`localhost` is a name, and a listener needs an address",
@@ -181,7 +183,7 @@ impl Raw {
             url: section.get(reading, "url"),
             certificates: certificates
                 .iter()
-                .flat_map(|item| item.elements())
+                .flat_map(Item::elements)
                 .filter_map(|element| Certificate::read(element.into_section(reading)?, reading))
                 .collect(),
             certificates_place,
@@ -215,8 +217,15 @@ impl Raw {
             if let Some(other) = listeners.iter().find(|other| collide(other.address, listener.address)) {
                 complaints.error(
                     Some(&listener.place),
-                    format!("two listeners on {}: the other stands at {}", listener.address, other.place.label()),
-                    Some("one address and port can be listened on once; several sites share one listener".to_owned()),
+                    format!(
+                        "two listeners on {}: the other stands at {}",
+                        listener.address,
+                        other.place.label()
+                    ),
+                    Some(
+                        "one address and port can be listened on once; several sites share one listener"
+                            .to_owned(),
+                    ),
                 );
             }
             listeners.push(listener);
@@ -281,7 +290,11 @@ impl Raw {
         let https_port = u16::try_from(written.value).ok().filter(|port| *port != 0);
         if https_port.is_none() {
             let message = format!("`https_port` = {} is not a port", written.value);
-            complaints.error(Some(&written.place), message, Some("a port is a number from 1 to 65535".to_owned()));
+            complaints.error(
+                Some(&written.place),
+                message,
+                Some("a port is a number from 1 to 65535".to_owned()),
+            );
         }
         Service::Redirect { https_port: https_port.unwrap_or(443) }
     }
@@ -296,7 +309,11 @@ impl Certificate {
         {
             if missing {
                 let hint = "write `{ chain = \"www.pem\", key = \"www.key\" }`".to_owned();
-                reading.complaints.error(Some(&place), format!("this certificate lacks `{name}`"), Some(hint));
+                reading.complaints.error(
+                    Some(&place),
+                    format!("this certificate lacks `{name}`"),
+                    Some(hint),
+                );
             }
         }
         section.finish(reading);
@@ -336,8 +353,11 @@ pub(super) mod tests {
     ) -> (T, Complaints) {
         let source = Arc::new(Source { name: "ravelin.toml".to_owned(), text: text.to_owned() });
         let table = DeTable::parse(&source.text).unwrap();
-        let mut reading =
-            Reading { complaints: Complaints::default(), env: &|_| None, base: PathBuf::from("/etc/ravelin") };
+        let mut reading = Reading {
+            complaints: Complaints::default(),
+            env: &|_| None,
+            base: PathBuf::from("/etc/ravelin"),
+        };
         let mut root = Section::root(table.get_ref(), &source);
         let value = read(&mut root, &mut reading);
         (value, reading.complaints)
@@ -408,7 +428,10 @@ pub(super) mod tests {
             (https.to_owned(), "an https listener needs a certificate"),
             (format!("{http}certificates = []\n"), "`certificates` has no meaning"),
             (format!("{http}unknown_sni = \"refuse\"\n"), "`unknown_sni` has no meaning"),
-            (format!("{https}certificates = [{{ chain = \"a\", key = \"b\" }}]\nplain = \"serve\"\n"), "`plain` has"),
+            (
+                format!("{https}certificates = [{{ chain = \"a\", key = \"b\" }}]\nplain = \"serve\"\n"),
+                "`plain` has",
+            ),
             (format!("{https}certificates = [{{ chain = \"a\" }}]\n"), "this certificate lacks `key`"),
             (format!("{http}plain = \"serv\"\n"), "did you mean `serve`?"),
             (format!("{http}https_port = 0\n"), "is not a port"),

@@ -15,7 +15,17 @@ const BACKLOG: i32 = 4096;
 
 /// After this long without a byte the kernel asks whether the client is still there. It matters for
 /// connections without a deadline of their own, which are upgraded ones (WebSocket).
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+const KEEPALIVE_AFTER: Duration = Duration::from_mins(1);
+
+const PRIVILEGED: &str = "ports below 1024 need a right that this process lacks. Give it with \
+    `setcap cap_net_bind_service=+ep $(command -v ravelin)`, with \
+    `AmbientCapabilities=CAP_NET_BIND_SERVICE` in a systemd unit, or choose a port of 1024 or above, such \
+    as 8443";
+
+/// After this long without an acknowledgement, or with a closed window, the kernel gives a connection up
+/// with what it holds of it. Without this, the send buffers of stalled clients outlive our close by many
+/// minutes.
+const GIVE_UP_AFTER: Duration = Duration::from_mins(1);
 
 /// Why an address cannot be listened on.
 #[derive(Debug)]
@@ -42,8 +52,8 @@ impl std::error::Error for BindError {
 
 /// Opens `workers` sockets on `address`, among which the kernel spreads connections
 /// (`SO_REUSEPORT`). With port 0 the first decides the port of the others. `[::]` takes IPv4 clients
-/// too. The sockets are non-blocking; what they accept has `TCP_NODELAY` and keep-alive set (Linux
-/// hands both down from the listener).
+/// too. The sockets are non-blocking; what they accept has `TCP_NODELAY`, keep-alive and
+/// a user time-out set (Linux hands them down from the listener).
 ///
 /// Another process that listens there is an error even if it would share the port: two servers that
 /// each get half of the visitors are never what was meant.
@@ -72,6 +82,7 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_port(true)?;
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_AFTER))?;
+    socket.set_tcp_user_timeout(Some(GIVE_UP_AFTER))?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -108,11 +119,7 @@ fn why(address: SocketAddr, error: &io::Error) -> String {
                  it or choose another port"
             ),
         },
-        io::ErrorKind::PermissionDenied if port < 1024 => format!(
-            "ports below 1024 need a right that this process lacks. Give it with `setcap cap_net_bind_service=+ep \
-             $(command -v ravelin)`, with `AmbientCapabilities=CAP_NET_BIND_SERVICE` in a systemd unit, or choose a \
-             port of 1024 or above, such as 8443"
-        ),
+        io::ErrorKind::PermissionDenied if port < 1024 => PRIVILEGED.to_owned(),
         io::ErrorKind::AddrNotAvailable => format!(
             "{} is no address of this machine. `ip address` lists those that are; 0.0.0.0 or [::] stands for all",
             address.ip()
@@ -148,7 +155,9 @@ mod tests {
         let all = bind(loopback(0), 1).unwrap();
         let address = all[0].local_addr().unwrap();
         let error = bind(address, 1).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("cannot listen on {address}: port {} is in use by ", address.port())));
+        assert!(
+            error.starts_with(&format!("cannot listen on {address}: port {} is in use by ", address.port()))
+        );
         let itself = std::process::id();
         assert!(error.contains(&format!("process {itself}")), "{error}");
     }
@@ -177,12 +186,13 @@ mod tests {
     }
 
     #[test]
-    fn accepted_sockets_inherit_no_delay_and_keep_alive() {
+    fn accepted_sockets_inherit_the_options() {
         let listeners = bind(loopback(0), 1).unwrap();
         listeners[0].set_nonblocking(false).unwrap();
         let _client = TcpStream::connect(listeners[0].local_addr().unwrap()).unwrap();
         let (accepted, _) = listeners[0].accept().unwrap();
         assert!(accepted.nodelay().unwrap());
         assert!(SockRef::from(&accepted).keepalive().unwrap());
+        assert_eq!(SockRef::from(&accepted).tcp_user_timeout().unwrap(), Some(GIVE_UP_AFTER));
     }
 }

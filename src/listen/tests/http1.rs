@@ -84,7 +84,11 @@ async fn a_second_head_that_trickles_gets_a_408_too() {
     let start = clock::now();
     let answer = rest(&mut client).await;
     assert!(answer.starts_with(b"HTTP/1.1 408 "));
-    assert!(start.elapsed() < Duration::from_millis(500), "header time, not keep-alive: {:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_millis(500),
+        "header time, not keep-alive: {:?}",
+        start.elapsed()
+    );
 }
 
 #[tokio::test]
@@ -129,8 +133,9 @@ async fn an_early_answer_survives_a_large_upload() {
     client.write_all(b"POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n\r\n").await.unwrap();
     let (mut read, mut write) = client.split();
     let (answer, sent) = tokio::join!(rest(&mut read), async {
+        let piece = vec![b'x'; 100_000];
         for _ in 0..30 {
-            write.write_all(&[b'x'; 100_000]).await?;
+            write.write_all(&piece).await?;
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         write.shutdown().await
@@ -168,7 +173,10 @@ async fn bodies_stream_both_ways() {
 async fn a_tunnel_lives_beyond_the_connection_and_keeps_its_place() {
     let house = House::plain(quick());
     let mut client = house.connect().await;
-    client.write_all(b"GET /tunnel HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: shout\r\n\r\n").await.unwrap();
+    client
+        .write_all(b"GET /tunnel HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: shout\r\n\r\n")
+        .await
+        .unwrap();
     let head = until(&mut client, "\r\n\r\n").await;
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     // Longer than every deadline of a connection.
@@ -240,7 +248,10 @@ async fn a_share_of_requests_ends_a_connection_gracefully() {
     assert!(!first.to_ascii_lowercase().contains("connection: close"), "{first}");
     client.write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     let second = String::from_utf8(rest(&mut client).await).unwrap();
-    assert!(second.to_ascii_lowercase().contains("connection: close") && second.ends_with("slow"), "{second}");
+    assert!(
+        second.to_ascii_lowercase().contains("connection: close") && second.ends_with("slow"),
+        "{second}"
+    );
 }
 
 #[tokio::test]

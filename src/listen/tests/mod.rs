@@ -95,7 +95,9 @@ fn tunnel(request: Request<Incoming>) -> Response<Body> {
         let mut space = [0u8; 64];
         loop {
             let mut buffer = hyper::rt::ReadBuf::new(&mut space);
-            let read = |cx: &mut std::task::Context<'_>| std::pin::Pin::new(&mut io).poll_read(cx, buffer.unfilled());
+            let read = |cx: &mut std::task::Context<'_>| {
+                std::pin::Pin::new(&mut io).poll_read(cx, buffer.unfilled())
+            };
             std::future::poll_fn(read).await.unwrap();
             let upper = buffer.filled().to_ascii_uppercase();
             if upper.is_empty() {
@@ -141,8 +143,11 @@ impl House {
             tally: Arc::clone(&tally),
             drain: drain.watch(),
             serve: move |peer: Arc<Peer>, request| {
-                notes.lock().unwrap().push(peer);
-                road(request)
+                let notes = Arc::clone(&notes);
+                async move {
+                    notes.lock().unwrap().push(peer);
+                    road(request).await
+                }
             },
         };
         let accepting = tokio::spawn(accept::run(listener, Arc::new(door)));
@@ -335,5 +340,9 @@ fn running_out_of_descriptors_is_survived() {
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&child.stdout);
-    assert!(child.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&child.stderr));
+    assert!(
+        child.status.success() && said.contains("1 passed"),
+        "{said}{}",
+        String::from_utf8_lossy(&child.stderr)
+    );
 }
