@@ -271,7 +271,7 @@ impl Record {
     /// The response body broke off.
     pub fn broke_off(&mut self, error: &BodyError) {
         self.broken = Some(match error {
-            BodyError::Client(_) => Culprit::Client,
+            BodyError::Client(_) | BodyError::Refused(_) => Culprit::Client,
             BodyError::Origin(_) => Culprit::Origin,
         });
         if self.detail.is_none() {
