@@ -15,9 +15,9 @@ use super::census::Full;
 use super::connection::{self, Guest};
 use super::door::{Door, Place};
 use super::socket;
-use super::standin::Peer;
 use super::tally::Event;
 use crate::body::Body;
+use crate::client::Peer;
 use crate::clock;
 use crate::drain::Phase;
 
@@ -83,7 +83,7 @@ where
     let terms = door.terms.load();
     let limits = &terms.limits;
     let addr = canonical(addr);
-    let client = (terms.client)(addr.ip());
+    let client = (!terms.client.trusts(addr.ip())).then(|| terms.client.key(addr.ip()));
     match door.census.enter(client, limits.connections, limits.connections_per_client) {
         Ok(seat) => {
             // A client that is gone already has no local address to tell.

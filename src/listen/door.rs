@@ -1,15 +1,15 @@
 //! One listener as all workers see it: its terms, its counters, and the road behind it.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
 use super::census::{Census, Seat};
 use super::limits;
-use super::standin::ClientKey;
 use super::tally::Tally;
+use crate::client;
+use crate::client::key::Key;
 use crate::drain::{DrainWatch, Live};
 
 /// A listener. `S` is the road: it takes who asks and what is asked, and gives the answer.
@@ -19,7 +19,7 @@ pub struct Door<S> {
     /// What applies to connections from now on.
     pub terms: Arc<ArcSwap<Terms>>,
     /// Who is connected, over all listeners.
-    pub census: Arc<Census<ClientKey>>,
+    pub census: Arc<Census<Key>>,
     /// What happened, over all listeners.
     pub tally: Arc<Tally>,
     /// How far the shutdown has come.
@@ -34,14 +34,14 @@ pub struct Terms {
     pub limits: limits::Policy,
     /// TLS, if this listener speaks it.
     pub tls: Option<Arc<rustls::ServerConfig>>,
-    /// Whose connection it is for the cap per client; none for trusted proxies, which carry many.
-    pub client: Box<dyn Fn(IpAddr) -> Option<ClientKey> + Send + Sync>,
+    /// What counts as one client for the cap per client. Trusted proxies carry many, and have no cap.
+    pub client: client::Policy,
 }
 
 /// What a connection holds while its socket is open.
 #[derive(Debug)]
 pub(super) struct Place {
-    pub(super) _seat: Seat<ClientKey>,
+    pub(super) _seat: Seat<Key>,
     pub(super) _live: Live,
 }
 

@@ -25,7 +25,6 @@ mod metered;
 mod pulse;
 pub mod settings;
 pub mod socket;
-pub mod standin;
 pub mod tally;
 #[cfg(test)]
 mod tests;

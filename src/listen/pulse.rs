@@ -16,12 +16,8 @@ use super::limits;
 use super::tally::Event;
 use crate::clock;
 
-/// How long a connection that was told to end may take to send its last bytes.
+/// How long a connection that was told to end may take to send its last bytes and to close.
 const FAREWELL: Duration = Duration::from_secs(5);
-
-/// How long the rest of what a client sends is read and thrown away after our side is closed, so that
-/// it gets to read our answer before the kernel's reset (the lingering close of nginx and Apache).
-const LINGER: Duration = Duration::from_secs(3);
 
 /// Cancelled requests are forgiven up to this number; beyond it, while they are less than half of all.
 const CANCELLED: u64 = 200;
@@ -44,12 +40,10 @@ pub(super) struct Pulse {
     since: Mark,
     /// Since when the socket takes no more bytes.
     blocked: Mark,
-    /// Since when our side is closed.
+    /// Since when our side is being closed.
     shut: Mark,
     /// Whether the server is closing.
     closing: AtomicBool,
-    /// Whether the connection became a tunnel.
-    upgraded: AtomicBool,
     /// The stream of the request that began last, until its task is spawned (HTTP/2).
     newest: Mutex<Option<Arc<Stream>>>,
 }
@@ -97,7 +91,6 @@ impl Pulse {
             blocked: Mark::default(),
             shut: Mark::default(),
             closing: AtomicBool::new(false),
-            upgraded: AtomicBool::new(false),
             newest: Mutex::new(None),
         })
     }
@@ -126,23 +119,17 @@ impl Pulse {
         }
     }
 
-    /// Our side is closed. Says whether to read on, so that the client gets to read our last words.
-    pub(super) fn shut(&self) -> bool {
+    /// Our side is being closed.
+    pub(super) fn shut(&self) {
         if !self.shut.is_set() {
             self.shut.set(self.start);
         }
-        !self.upgraded.load(Relaxed)
     }
 
     /// What is being sent is the last: it has as long as a request head has.
     pub(super) fn last_words(&self) {
         self.head.store(true, Relaxed);
         self.since.set(self.start);
-    }
-
-    /// The connection becomes a tunnel: its two directions end on their own.
-    pub(super) fn upgraded(&self) {
-        self.upgraded.store(true, Relaxed);
     }
 
     /// A request head is complete.
@@ -194,7 +181,7 @@ impl Pulse {
     pub(super) fn deadline(&self, limits: &limits::Policy, parting: Option<Instant>) -> Option<Deadline> {
         let after = |at: Instant, time: Duration, event| Some(Deadline { at: at + time, event });
         if let Some(shut) = self.shut.get(self.start) {
-            return after(shut, LINGER, None);
+            return after(shut, FAREWELL, None);
         }
         if let Some(blocked) = self.blocked.get(self.start) {
             return after(blocked, limits.write_idle, Some(Event::WriteStalled));
@@ -253,11 +240,6 @@ impl Ticket {
     /// The answer ended, well or by the origin's fault.
     pub(super) fn complete(&mut self) {
         self.complete = true;
-    }
-
-    /// The answer switches protocols.
-    pub(super) fn upgraded(&self) {
-        self.pulse.upgraded();
     }
 }
 

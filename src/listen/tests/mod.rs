@@ -7,6 +7,7 @@ mod sniffing;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -24,10 +25,12 @@ use tokio_rustls::client::TlsStream;
 
 use super::census::Census;
 use super::door::{Door, Terms};
-use super::standin::{ClientKey, Peer};
+use super::settings::tests::read_with;
 use super::tally::{Event, Tally};
 use super::{accept, limits, socket};
-use crate::body::Body;
+use crate::body::{Body, BodyError};
+use crate::client::key::Key;
+use crate::client::{self, Peer};
 use crate::clock;
 use crate::config::complaint::Complaints;
 use crate::drain::{Drain, Phase};
@@ -39,7 +42,7 @@ struct House {
     addr: SocketAddr,
     drain: Drain,
     tally: Arc<Tally>,
-    census: Arc<Census<ClientKey>>,
+    census: Arc<Census<Key>>,
     peers: Arc<Mutex<Vec<Arc<Peer>>>>,
     accepting: tokio::task::JoinHandle<std::io::Result<()>>,
 }
@@ -69,12 +72,24 @@ async fn road(request: Request<Incoming>) -> Response<Body> {
             *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
             response
         }
-        "/echo" => Response::new(Body::client(request.into_body())),
+        "/echo" => Response::new(echo(request.into_body())),
         "/whole" => Response::new(Body::full(whole(request.into_body()).await)),
         "/tunnel" => tunnel(request),
         "/panic" => panic!("a defect"),
         path => Response::new(Body::full(format!("hi {path}"))),
     }
+}
+
+/// Gives back what comes, as it comes.
+fn echo(mut body: Incoming) -> Body {
+    use http_body::Body as _;
+    Body::scripted(move |cx| {
+        let frame = ready!(std::pin::Pin::new(&mut body).poll_frame(cx));
+        Poll::Ready(frame.map(|frame| match frame {
+            Ok(frame) => Ok(frame.into_data().unwrap_or_default()),
+            Err(error) => Err(BodyError::Client(error)),
+        }))
+    })
 }
 
 /// The whole body of a request.
@@ -116,7 +131,7 @@ fn tunnel(request: Request<Incoming>) -> Response<Body> {
 
 impl House {
     fn plain(limits: limits::Policy) -> Self {
-        Self::open(limits, None)
+        Self::open(limits, None, client::Policy::default())
     }
 
     fn tls(limits: limits::Policy) -> Self {
@@ -124,10 +139,10 @@ impl House {
         let mut complaints = Complaints::default();
         let store = Store::new(&[certificate], None, UnknownName::Default, None, &mut complaints).unwrap();
         let config = TlsPolicy::new().unwrap().server_config(Arc::new(store)).unwrap();
-        Self::open(limits, Some(config))
+        Self::open(limits, Some(config), client::Policy::default())
     }
 
-    fn open(limits: limits::Policy, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
+    fn open(limits: limits::Policy, tls: Option<Arc<rustls::ServerConfig>>, client: client::Policy) -> Self {
         let listener = socket::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap().remove(0);
         let addr = listener.local_addr().unwrap();
         let drain = Drain::new();
@@ -135,7 +150,6 @@ impl House {
         let census = Arc::new(Census::new());
         let peers = Arc::new(Mutex::new(Vec::new()));
         let notes = Arc::clone(&peers);
-        let client = Box::new(|addr| Some(ClientKey(addr)));
         let door = Door {
             listener: 7,
             terms: Arc::new(ArcSwap::from_pointee(Terms { limits, tls, client })),
@@ -271,6 +285,18 @@ async fn one_client_and_all_clients_have_their_caps() {
     house.counted(Event::Probe, 1).await;
     let answer = house.exchange(b"GET /again HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
     assert!(answer.ends_with(b"hi /again"), "the place was given back");
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_carries_many_clients() {
+    let text = "[client]\ntrusted_proxies = [\"127.0.0.0/8\"]";
+    let (trusting, complaints) =
+        read_with(text, |root, reading| client::Raw::read(root, reading).compile(&mut reading.complaints));
+    assert!(complaints.is_empty(), "{complaints}");
+    let house = House::open(limits::Policy { connections_per_client: 1, ..quick() }, None, trusting);
+    let _one = house.connect().await;
+    let answer = house.exchange(b"GET /two HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    assert!(answer.ends_with(b"hi /two"));
 }
 
 #[tokio::test]
