@@ -24,7 +24,7 @@ use crate::config::section::FromText;
 use crate::http1::framing::RequestFraming;
 
 /// Long enough that no healthy test reaches it.
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(10);
 /// Short enough to wait for.
 const SHORT: Duration = Duration::from_millis(250);
 
@@ -54,7 +54,8 @@ impl Origin {
     }
 
     async fn accept(&self) -> Peer {
-        Peer { stream: self.listener.accept().await.unwrap().0 }
+        let accepted = tokio::time::timeout(LONG, self.listener.accept()).await;
+        Peer { stream: accepted.expect("the proxy does not connect").unwrap().0 }
     }
 
     /// Accepts, reads one request head, answers; the connection stays open as long as the peer lives.
@@ -92,7 +93,8 @@ impl Peer {
 
     /// Whether the proxy closed without saying any more.
     async fn hung_up(&mut self) -> bool {
-        matches!(self.stream.read(&mut [0; 16]).await, Ok(0) | Err(_))
+        let read = tokio::time::timeout(LONG, self.stream.read(&mut [0; 16])).await;
+        matches!(read.expect("the proxy keeps the connection"), Ok(0) | Err(_))
     }
 
     /// Closes with a reset.
