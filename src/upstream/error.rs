@@ -27,6 +27,8 @@ pub enum Kind {
     Down,
     /// The request body broke off: the client went away.
     ClientBody,
+    /// The request body was refused on its way: too large, or too slow.
+    ClientRefused(Reason),
     /// The request body stopped coming, so the origin had nothing to answer yet.
     ClientStalled,
 }
@@ -96,6 +98,7 @@ impl Kind {
             Self::Timeout => Reason::OriginTimeout,
             Self::Down => Reason::OriginDown,
             Self::ClientBody => Reason::BodyIncomplete,
+            Self::ClientRefused(reason) => reason,
             Self::ClientStalled => Reason::BodyTimeout,
         }
     }
@@ -104,7 +107,7 @@ impl Kind {
     #[must_use]
     pub const fn blame(self) -> Blame {
         match self {
-            Self::ClientBody | Self::ClientStalled => Blame::Client,
+            Self::ClientBody | Self::ClientRefused(_) | Self::ClientStalled => Blame::Client,
             _ => Blame::Origin,
         }
     }
@@ -125,7 +128,12 @@ impl UpstreamError {
     /// An error of the request body, as told apart from the origin's.
     #[must_use]
     pub fn body(error: &BodyError) -> Self {
-        Self::new(Kind::ClientBody, error.to_string())
+        match error {
+            BodyError::Refused(refusal) => {
+                Self::new(Kind::ClientRefused(refusal.reason), refusal.detail.clone())
+            }
+            BodyError::Client(_) | BodyError::Origin(_) => Self::new(Kind::ClientBody, error.to_string()),
+        }
     }
 }
 

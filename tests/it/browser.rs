@@ -7,8 +7,14 @@ use crate::harness::{HOST, apache, proxy};
 fn the_backends_modules_run_in_their_frame() {
     let site = proxy().site(HOST, apache()).start();
     let document = visit(&format!("{}/typo3/main", site.base()));
-    assert!(document.contains("data-main=\"ready\""), "the frame's own script has the right nonce: {document}");
-    assert!(document.contains("data-module=\"loaded\""), "the module's script reached its parent: {document}");
+    assert!(
+        document.contains("data-main=\"ready\""),
+        "the frame's own script has the right nonce: {document}"
+    );
+    assert!(
+        document.contains("data-module=\"loaded\""),
+        "the module's script reached its parent: {document}"
+    );
     assert!(document.contains("<title>module loaded</title>"), "{document}");
     let strict = proxy().site(HOST, apache()).with("level = \"strict\"").start();
     let document = visit(&format!("{}/typo3/main", strict.base()));
@@ -24,9 +30,14 @@ fn a_page_may_frame_its_own_site() {
 
 #[test]
 fn a_stranger_may_not_frame_the_site() {
-    let site = proxy().site(HOST, apache()).bare_site("attacker.example.net", apache()).bare_site("bare.example.com", apache()).start();
+    let site = proxy()
+        .site(HOST, apache())
+        .bare_site("attacker.example.net", apache())
+        .bare_site("bare.example.com", apache())
+        .start();
     let port = site.https_port();
-    let framing = |host: &str, target: &str| visit(&format!("https://{host}:{port}/framing?src={target}/framed"));
+    let framing =
+        |host: &str, target: &str| visit(&format!("https://{host}:{port}/framing?src={target}/framed"));
     let attacked = framing("attacker.example.net", &site.base());
     assert!(attacked.contains("<iframe") && !attacked.contains("data-frame"), "refused: {attacked}");
     // The same attack on a site without the preset works, so the test can fail.
@@ -38,9 +49,16 @@ fn a_stranger_may_not_frame_the_site() {
 fn an_uploaded_page_cannot_run_its_script() {
     let site = proxy().site(HOST, apache()).bare_site("bare.example.com", apache()).start();
     let document = visit(&format!("{}/fileadmin/bare/page.html", site.base()));
-    assert!(document.contains("an uploaded page") && !document.contains("the uploaded script ran"), "{document}");
-    let unprotected = visit(&format!("https://bare.example.com:{}/fileadmin/bare/page.html", site.https_port()));
-    assert!(unprotected.contains("<title>the uploaded script ran</title>"), "the test can fail: {unprotected}");
+    assert!(
+        document.contains("an uploaded page") && !document.contains("the uploaded script ran"),
+        "{document}"
+    );
+    let unprotected =
+        visit(&format!("https://bare.example.com:{}/fileadmin/bare/page.html", site.https_port()));
+    assert!(
+        unprotected.contains("<title>the uploaded script ran</title>"),
+        "the test can fail: {unprotected}"
+    );
 }
 
 #[test]

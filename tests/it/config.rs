@@ -25,7 +25,8 @@ fn check(dir: &Path, text: &str) -> Said {
 #[test]
 fn every_complaint_has_its_place_and_its_hint() {
     let mut wrong = Vec::new();
-    let mut files: Vec<_> = std::fs::read_dir(test_file("golden/config")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<_> =
+        std::fs::read_dir(test_file("golden/config")).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     assert!(files.len() >= 12, "{} golden files", files.len());
     for file in files {
@@ -102,7 +103,11 @@ fn the_annotated_default_is_the_file_in_the_repository_and_is_valid() {
     let said = run(ravelin().args(["config", "default"]));
     said.exits(0);
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/ravelin.toml");
-    assert_eq!(said.out, std::fs::read_to_string(file).unwrap(), "run `ravelin config default > config/ravelin.toml`");
+    assert_eq!(
+        said.out,
+        std::fs::read_to_string(file).unwrap(),
+        "run `ravelin config default > config/ravelin.toml`"
+    );
     let dir = tempfile::tempdir().unwrap();
     check(dir.path(), &said.out).exits(0);
 }
@@ -142,12 +147,19 @@ fn flags_alone_are_enough_for_a_sidecar() {
     command.args(["--listen", &format!("https://127.0.0.1:{}", https.number())]);
     command.args(["--listen", &format!("http://127.0.0.1:{}", http.number())]);
     let running = start(dir, &mut command, https.number());
-    let ask = |host: &str| Ask::url(&format!("https://127.0.0.1:{}/echo?by-flags", https.number()), Over::H1).arg("-k").header("Host", host).send();
+    let ask = |host: &str| {
+        Ask::url(&format!("https://127.0.0.1:{}/echo?by-flags", https.number()), Over::H1)
+            .arg("-k")
+            .header("Host", host)
+            .send()
+    };
     ask("any.example.org").status(200).hardened();
     ask("other.example.net").status(200).hardened();
     let plain = Ask::url(&format!("http://127.0.0.1:{}/", http.number()), Over::Plain).send();
     plain.status(301).header_once("location", &format!("https://127.0.0.1:{}/", https.number()));
-    let log = || std::fs::read_to_string(running.dir.path().join("out")).ok().filter(|text| text.contains("by-flags"));
+    let log = || {
+        std::fs::read_to_string(running.dir.path().join("out")).ok().filter(|text| text.contains("by-flags"))
+    };
     assert!(within(Duration::from_secs(5), log).is_some(), "the access log goes to standard output");
 }
 
@@ -156,9 +168,19 @@ fn a_host_flag_limits_the_hosts() {
     let dir = tempfile::tempdir().unwrap();
     let port = Port::reserve();
     let mut command = ravelin();
-    command.args(["run", "--upstream", &apache().url, "--host", HOST, "--listen", &format!("http://127.0.0.1:{}", port.number())]);
+    command.args([
+        "run",
+        "--upstream",
+        &apache().url,
+        "--host",
+        HOST,
+        "--listen",
+        &format!("http://127.0.0.1:{}", port.number()),
+    ]);
     let _running = start(dir, &mut command, port.number());
-    let ask = |host: &str| Ask::url(&format!("http://127.0.0.1:{}/", port.number()), Over::Plain).header("Host", host).send();
+    let ask = |host: &str| {
+        Ask::url(&format!("http://127.0.0.1:{}/", port.number()), Over::Plain).header("Host", host).send()
+    };
     ask(HOST).status(200);
     ask("other.example.net").status(421);
 }
@@ -170,11 +192,22 @@ fn each_flag_is_an_environment_variable_too() {
     let (https, http) = (Port::reserve(), Port::reserve());
     let mut command = ravelin();
     command.arg("run");
-    command.env("RAVELIN_LISTEN", format!("https://127.0.0.1:{},http://127.0.0.1:{}", https.number(), http.number()));
-    command.env("RAVELIN_UPSTREAM", &apache().url).env("RAVELIN_CERT", "www.pem").env("RAVELIN_KEY", "www.key");
+    command.env(
+        "RAVELIN_LISTEN",
+        format!("https://127.0.0.1:{},http://127.0.0.1:{}", https.number(), http.number()),
+    );
+    command
+        .env("RAVELIN_UPSTREAM", &apache().url)
+        .env("RAVELIN_CERT", "www.pem")
+        .env("RAVELIN_KEY", "www.key");
     command.env("RAVELIN_HOST", HOST);
     let _running = start(dir, &mut command, https.number());
-    let ask = |host: &str| Ask::url(&format!("https://127.0.0.1:{}/", https.number()), Over::H1).arg("-k").header("Host", host).send();
+    let ask = |host: &str| {
+        Ask::url(&format!("https://127.0.0.1:{}/", https.number()), Over::H1)
+            .arg("-k")
+            .header("Host", host)
+            .send()
+    };
     ask(HOST).status(200).hardened();
     ask("other.example.net").status(421).hardened();
 }
@@ -183,8 +216,24 @@ fn each_flag_is_an_environment_variable_too() {
 fn a_bad_flag_names_itself() {
     for (args, names) in [
         (vec!["run", "--listen", "gopher://x", "--upstream", "http://127.0.0.1:1"], "gopher://x"),
-        (vec!["run", "--listen", "http://127.0.0.1:1", "--upstream", "ftp://127.0.0.1:1"], "ftp://127.0.0.1:1"),
-        (vec!["run", "--listen", "https://127.0.0.1:1", "--upstream", "http://127.0.0.1:1", "--cert", "nowhere.pem", "--key", "nowhere.key"], "nowhere.pem"),
+        (
+            vec!["run", "--listen", "http://127.0.0.1:1", "--upstream", "ftp://127.0.0.1:1"],
+            "ftp://127.0.0.1:1",
+        ),
+        (
+            vec![
+                "run",
+                "--listen",
+                "https://127.0.0.1:1",
+                "--upstream",
+                "http://127.0.0.1:1",
+                "--cert",
+                "nowhere.pem",
+                "--key",
+                "nowhere.key",
+            ],
+            "nowhere.pem",
+        ),
         (vec!["run", "--lisen", "http://127.0.0.1:1"], "--lisen"),
         (vec!["run", "--upstream", "http://127.0.0.1:1"], "listen"),
     ] {
@@ -201,7 +250,9 @@ fn explain_walks_the_steps_and_names_the_line_that_decides() {
     let text = whole("http://127.0.0.1:1") + "[[site.path]]\npath = \"/api\"\nmethods = [\"GET\", \"PUT\"]\n";
     let line = text.lines().position(|line| line.starts_with("methods")).unwrap() + 1;
     std::fs::write(dir.path().join("ravelin.toml"), text).unwrap();
-    let explain = |args: &[&str]| run(ravelin().current_dir(dir.path()).arg("explain").args(args).args(["--config", "ravelin.toml"]));
+    let explain = |args: &[&str]| {
+        run(ravelin().current_dir(dir.path()).arg("explain").args(args).args(["--config", "ravelin.toml"]))
+    };
 
     let passed = explain(&["PUT", &format!("https://{HOST}/api/x/../y")]);
     passed.exits(0).says("/api/y").says("framing").says("host").says("path").says("method");

@@ -25,7 +25,8 @@ impl Demo {
         let home = tempfile::tempdir().unwrap();
         let mut command = ravelin();
         command.arg("demo").env("HOME", home.path()).env("XDG_DATA_HOME", home.path().join("data"));
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let said = std::sync::Arc::new(Mutex::new(String::new()));
         let (all, out) = (std::sync::Arc::clone(&said), child.stdout.take().unwrap());
         std::thread::spawn(move || {
@@ -61,15 +62,22 @@ fn https(path: &str) -> Ask {
 fn it_shows_urls_and_the_difference_and_ends_cleanly() {
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut demo = Demo::start();
-    for word in ["https://localhost:8443", "http://localhost:8080", "X-Frame-Options", "Server", "Observatory"] {
-        let shown = within(Duration::from_secs(10), || demo.said().to_lowercase().contains(&word.to_lowercase()).then_some(()));
+    for word in
+        ["https://localhost:8443", "http://localhost:8080", "X-Frame-Options", "Server", "Observatory"]
+    {
+        let shown = within(Duration::from_secs(10), || {
+            demo.said().to_lowercase().contains(&word.to_lowercase()).then_some(())
+        });
         assert!(shown.is_some(), "{word:?} is missing in:\n{}", demo.said());
     }
     https("/").send().status(200).hardened();
     https("/typo3/").send().status(200).hardened();
     https("/").method("PUT").send().status(405).hardened();
     let plain = Ask::url("http://localhost:8080/x?y=1", Over::Plain).send();
-    plain.status(301).header_once("location", "https://localhost:8443/x?y=1").no_header("strict-transport-security");
+    plain
+        .status(301)
+        .header_once("location", "https://localhost:8443/x?y=1")
+        .no_header("strict-transport-security");
     let document = visit("https://localhost:8443/");
     assert!(document.contains("<h1"), "the page renders: {document}");
 

@@ -26,9 +26,12 @@ impl Dev {
         command.args(["--to", &apache().url, host]);
         command.args(["--listen", &format!("https://127.0.0.1:{}", https.number())]);
         command.args(["--listen", &format!("http://127.0.0.1:{}", http.number())]);
-        let child = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        let child =
+            command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         let dev = Self { child, data, https, _http: http };
-        let up = within(Duration::from_secs(20), || std::net::TcpStream::connect(("127.0.0.1", dev.https.number())).ok());
+        let up = within(Duration::from_secs(20), || {
+            std::net::TcpStream::connect(("127.0.0.1", dev.https.number())).ok()
+        });
         assert!(up.is_some(), "it does not listen; it said:\n{}", dev.said());
         dev
     }
@@ -42,7 +45,8 @@ impl Dev {
     fn root(&self) -> (PathBuf, PathBuf) {
         let files = files(self.data.path());
         let holds = |word: &str| {
-            let found = files.iter().find(|f| std::fs::read_to_string(f).is_ok_and(|text| text.contains(word)));
+            let found =
+                files.iter().find(|f| std::fs::read_to_string(f).is_ok_and(|text| text.contains(word)));
             found.unwrap_or_else(|| panic!("no file with {word:?} among {files:?}")).clone()
         };
         (holds("BEGIN CERTIFICATE"), holds("PRIVATE KEY"))
@@ -103,7 +107,8 @@ fn the_root_can_vouch_for_development_hosts_only() {
 #[test]
 fn a_public_name_is_refused_with_the_reason() {
     let data = tempfile::tempdir().unwrap();
-    let said = run(dev(data.path()).args(["--to", "http://127.0.0.1:1", "www.example.org"]).stdin(Stdio::null()));
+    let said =
+        run(dev(data.path()).args(["--to", "http://127.0.0.1:1", "www.example.org"]).stdin(Stdio::null()));
     assert_ne!(said.code, Some(0));
     said.says("www.example.org").says("localhost");
 }

@@ -88,8 +88,16 @@ fn every_foreign_protocol_is_closed_counted_and_kept_from_the_origin() {
             check(&opening, site.wire_to_tls_port(), "TLS");
             sent += 1.0;
         }
-        let grown = within(Duration::from_secs(5), || (counted(&site, &opening.protocol) - before >= sent).then_some(()));
-        assert!(grown.is_some(), "{}: protocol {:?} should be counted {sent} more times than {before}:\n{}", opening.name, opening.protocol, site.metrics());
+        let grown = within(Duration::from_secs(5), || {
+            (counted(&site, &opening.protocol) - before >= sent).then_some(())
+        });
+        assert!(
+            grown.is_some(),
+            "{}: protocol {:?} should be counted {sent} more times than {before}:\n{}",
+            opening.name,
+            opening.protocol,
+            site.metrics()
+        );
     }
     assert!(origin.seen().is_empty(), "nothing reaches the origin: {}", origin.text());
     site.get("/").status(200).hardened();
@@ -113,7 +121,11 @@ fn plain_http_on_the_tls_port_is_told_where_to_go() {
 #[test]
 fn what_the_page_names_cannot_be_used_to_write_into_it() {
     let site = proxy().site(HOST, "http://127.0.0.1:1").start();
-    for (path, host) in [("/\"><script>alert(1)</script>", HOST), ("/", "x\"><script>alert(1)</script>"), ("/", "evil.example")] {
+    for (path, host) in [
+        ("/\"><script>alert(1)</script>", HOST),
+        ("/", "x\"><script>alert(1)</script>"),
+        ("/", "evil.example"),
+    ] {
         let mut wire = site.wire_to_tls_port();
         wire.say(&format!("GET {path} HTTP/1.1\nHost: {host}\n\n"));
         let (bytes, _) = wire.to_the_end(Duration::from_secs(5));

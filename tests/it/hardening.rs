@@ -28,7 +28,9 @@ fn reply_at(site: &Ravelin, path: &str, fields: &[&str]) -> Reply {
 }
 
 fn escaped(text: &str) -> String {
-    text.bytes().map(|b| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+    text.bytes()
+        .map(|b| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") })
+        .collect()
 }
 
 #[test]
@@ -61,7 +63,12 @@ fn every_answer_of_the_origin_is_hardened() {
         ] {
             site.ask_over(over, path).send().status(status).hardened();
         }
-        site.ask_over(over, "/cached").header("If-None-Match", "\"7c5e1f\"").send().status(304).hardened().empty();
+        site.ask_over(over, "/cached")
+            .header("If-None-Match", "\"7c5e1f\"")
+            .send()
+            .status(304)
+            .hardened()
+            .empty();
         site.ask_over(over, "/").method("HEAD").send().status(200).hardened().empty();
     }
 }
@@ -164,7 +171,10 @@ fn what_the_origin_repeats_leaves_once() {
         let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
         reply_with(&site, &fields).status(200).hardened().header_once(&name.to_lowercase(), expected);
     }
-    let coop = reply_with(&site, &["Cross-Origin-Opener-Policy: same-origin", "Cross-Origin-Opener-Policy: same-origin"]);
+    let coop = reply_with(
+        &site,
+        &["Cross-Origin-Opener-Policy: same-origin", "Cross-Origin-Opener-Policy: same-origin"],
+    );
     coop.hardened().header_once("cross-origin-opener-policy", "same-origin");
     let referrer = reply_with(&site, &["Referrer-Policy: same-origin", "Referrer-Policy: no-referrer"]);
     assert_eq!(referrer.status(200).all("referrer-policy").len(), 1, "{referrer}");
@@ -184,7 +194,10 @@ fn a_policy_of_the_origin_is_never_touched() {
     let own = "default-src 'none'; script-src 'nonce-abc'";
     let reply = reply_with(&site, &[&format!("Content-Security-Policy: {own}")]);
     reply.header_once("content-security-policy", own);
-    let two = reply_with(&site, &["Content-Security-Policy: default-src 'self'", "Content-Security-Policy: img-src *"]);
+    let two = reply_with(
+        &site,
+        &["Content-Security-Policy: default-src 'self'", "Content-Security-Policy: img-src *"],
+    );
     assert_eq!(two.all("content-security-policy"), ["default-src 'self'", "img-src *"], "both are enforced");
     let not_modified = site.ask("/cached").header("If-None-Match", "\"7c5e1f\"").send();
     not_modified.status(304).header_once("content-security-policy", "default-src 'self'");
@@ -197,7 +210,8 @@ fn the_backends_policy_keeps_its_nonce_on_every_line_of_typo3() {
         let page = site.get(&format!("/typo3/?line={line}"));
         let policy = page.header("content-security-policy").unwrap_or_default().to_owned();
         page.status(200).hardened().header_once("content-security-policy", &policy);
-        let nonce = policy.split("'nonce-").nth(1).and_then(|rest| rest.split('\'').next()).unwrap_or_default();
+        let nonce =
+            policy.split("'nonce-").nth(1).and_then(|rest| rest.split('\'').next()).unwrap_or_default();
         assert!(!nonce.is_empty() && !policy.contains("frame-ancestors"), "{policy}");
         page.shows(&format!("nonce=\"{nonce}\""));
         assert!(policy.contains(&format!("report-uri {}/typo3/@http-reporting", site.base())), "{policy}");
@@ -241,11 +255,18 @@ fn permissions_that_no_site_uses_are_off_and_the_origins_wishes_are_merged() {
     page.header_has("permissions-policy", "usb=()").header_has("permissions-policy", "browsing-topics=()");
     for used_by_embeds in ["fullscreen", "autoplay", "geolocation", "encrypted-media", "web-share"] {
         let policy = page.header("permissions-policy").unwrap_or_default();
-        assert!(!policy.contains(used_by_embeds), "embedded players and maps need {used_by_embeds}: {policy}");
+        assert!(
+            !policy.contains(used_by_embeds),
+            "embedded players and maps need {used_by_embeds}: {policy}"
+        );
     }
     let merged = reply_with(&site, &["Permissions-Policy: geolocation=(self), usb=(self)"]);
     merged.header_has("permissions-policy", "geolocation=(self)");
-    assert_eq!(merged.header("permissions-policy").unwrap_or_default().matches("usb=").count(), 1, "{merged}");
+    assert_eq!(
+        merged.header("permissions-policy").unwrap_or_default().matches("usb=").count(),
+        1,
+        "{merged}"
+    );
 }
 
 #[test]
@@ -271,7 +292,9 @@ fn cookies_are_secured_one_by_one_and_never_merged() {
             assert_eq!(all.len(), 1, "{name}: {reply}");
             all[0].to_ascii_lowercase()
         };
-        let has = |cookie: &str, attribute: &str| cookie.split(';').skip(1).filter(|a| a.trim() == attribute).count();
+        let has = |cookie: &str, attribute: &str| {
+            cookie.split(';').skip(1).filter(|a| a.trim() == attribute).count()
+        };
         for (name, http_only) in [("PHPSESSID", 1), ("fe_typo_user", 1), ("theme", 0)] {
             let cookie = cookie(name);
             assert_eq!((has(&cookie, "secure"), has(&cookie, "httponly")), (1, http_only), "{cookie}");
@@ -287,10 +310,18 @@ fn cookies_are_secured_one_by_one_and_never_merged() {
 #[test]
 fn backend_cookies_stay_as_they_are_and_are_secured_once() {
     let site = site();
-    let failed = site.ask("/typo3/login").cookie("__Secure-typo3nonce_ab=x").body("login_status=login&userident=no").send();
+    let failed = site
+        .ask("/typo3/login")
+        .cookie("__Secure-typo3nonce_ab=x")
+        .body("login_status=login&userident=no")
+        .send();
     assert_eq!(failed.status(200).hardened().all("set-cookie").len(), 3, "{failed}");
     for cookie in failed.all("set-cookie") {
-        assert_eq!(cookie.to_ascii_lowercase().matches("secure").count() - usize::from(cookie.contains("__Secure-")), 1, "{cookie}");
+        assert_eq!(
+            cookie.to_ascii_lowercase().matches("secure").count() - usize::from(cookie.contains("__Secure-")),
+            1,
+            "{cookie}"
+        );
     }
     let right = site.ask("/typo3/login").body("login_status=login&userident=correct+horse").send();
     let session = right.status(303).cookies("be_typo_user");
@@ -309,13 +340,20 @@ fn strict_adds_what_may_break_something_and_keeps_the_rest() {
     assert!(reply.cookies("PHPSESSID")[0].to_ascii_lowercase().contains("samesite=lax"), "{reply}");
     let backend = site.get("/typo3/");
     backend.status(200).hardened().header_has("content-security-policy", "'nonce-");
-    assert!(!backend.header("content-security-policy").unwrap_or_default().contains("form-action"), "{backend}");
-    assert!(backend.cookies("be_typo_user")[0].to_ascii_lowercase().contains("samesite=lax"), "as it came: {backend}");
+    assert!(
+        !backend.header("content-security-policy").unwrap_or_default().contains("form-action"),
+        "{backend}"
+    );
+    assert!(
+        backend.cookies("be_typo_user")[0].to_ascii_lowercase().contains("samesite=lax"),
+        "as it came: {backend}"
+    );
 }
 
 #[test]
 fn a_login_page_is_never_stored() {
-    let origin = Recorder::answering("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\nok");
+    let origin =
+        Recorder::answering("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\nok");
     let site = proxy().site(HOST, &origin).start();
     site.get("/typo3/login").status(200).header_has("cache-control", "no-store");
     site.get("/").status(200).no_header("cache-control");
@@ -357,7 +395,11 @@ fn the_most_specific_rule_wins_by_name_and_others_stay() {
 #[test]
 fn conditions_by_status_and_type_hold_for_our_own_pages_too() {
     let rules = "[site.headers]\nX-Failed = { set = \"1\", status = \"404,5xx\" }\nX-Page = { set = \"1\", type = \"text/html\" }";
-    let site = proxy().site(HOST, apache()).with(rules).with("[[site.path]]\npath = \"/slow\"\nfirst_byte = \"1 s\"").start();
+    let site = proxy()
+        .site(HOST, apache())
+        .with(rules)
+        .with("[[site.path]]\npath = \"/slow\"\nfirst_byte = \"1 s\"")
+        .start();
     site.get("/").no_header("x-failed").header_once("x-page", "1");
     site.get("/nope").status(404).header_once("x-failed", "1");
     site.get("/slow?ms=3000").status(504).header_once("x-failed", "1");

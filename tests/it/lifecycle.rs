@@ -25,7 +25,11 @@ fn generation(value: &str) -> String {
 #[track_caller]
 fn serves(site: &Ravelin, value: &str) {
     let seen = || site.ask("/").try_send().ok().filter(|reply| reply.header("x-generation") == Some(value));
-    assert!(within(Duration::from_secs(10), seen).is_some(), "generation {value} is not served:\n{}", site.stderr());
+    assert!(
+        within(Duration::from_secs(10), seen).is_some(),
+        "generation {value} is not served:\n{}",
+        site.stderr()
+    );
 }
 
 #[test]
@@ -95,9 +99,13 @@ fn a_new_certificate_is_shown_after_a_reload() {
     let shown = || {
         let target = format!("127.0.0.1:{}", site.https_port());
         let mut s_client = Command::new("openssl");
-        s_client.args(["s_client", "-connect", &target, "-servername", HOST]).stdin(std::process::Stdio::null());
+        s_client
+            .args(["s_client", "-connect", &target, "-servername", HOST])
+            .stdin(std::process::Stdio::null());
         let all = run(&mut s_client).out;
-        all.split("-----BEGIN CERTIFICATE-----").nth(1).map(|rest| rest.split("-----END").next().unwrap_or_default().to_owned())
+        all.split("-----BEGIN CERTIFICATE-----")
+            .nth(1)
+            .map(|rest| rest.split("-----END").next().unwrap_or_default().to_owned())
     };
     let before = shown().expect("a certificate");
     certs::issue(site.dir(), "site0", &[HOST]);
@@ -111,7 +119,11 @@ fn a_new_certificate_is_shown_after_a_reload() {
     let other = certs::issue(site.dir(), "other", &["other.example.org"]);
     std::fs::copy(other.key, site.dir().join("site0.key")).unwrap();
     site.signal("HUP");
-    assert!(within(Duration::from_secs(5), || site.stderr().contains("site0.key").then_some(())).is_some(), "{}", site.stderr());
+    assert!(
+        within(Duration::from_secs(5), || site.stderr().contains("site0.key").then_some(())).is_some(),
+        "{}",
+        site.stderr()
+    );
     assert_eq!(shown(), now);
 }
 
@@ -126,7 +138,8 @@ fn a_stop_finishes_what_is_under_way() {
     sending.say(&format!("POST /upload HTTP/1.1\nHost: {HOST}\nContent-Length: 6\n\nabc"));
     std::thread::sleep(Duration::from_millis(200));
     site.signal("TERM");
-    let unready = within(Duration::from_secs(1), || site.admin_status("/-/readyz").filter(|status| *status == 503));
+    let unready =
+        within(Duration::from_secs(1), || site.admin_status("/-/readyz").filter(|status| *status == 503));
     assert!(unready.is_some(), "readiness goes first");
     assert_eq!(site.admin_status("/-/healthz"), Some(200), "it is alive all the same");
     site.get("/").status(200);
@@ -140,7 +153,11 @@ fn a_stop_finishes_what_is_under_way() {
 
 #[test]
 fn idle_connections_do_not_hold_a_stop_up() {
-    let mut site = proxy().site(HOST, apache()).table("[shutdown]\ndrain_delay = \"0 s\"\ngrace = \"20 s\"").plain_serves().start();
+    let mut site = proxy()
+        .site(HOST, apache())
+        .table("[shutdown]\ndrain_delay = \"0 s\"\ngrace = \"20 s\"")
+        .plain_serves()
+        .start();
     let mut idle = site.wire_tls();
     idle.say(&format!("GET / HTTP/1.1\nHost: {HOST}\n\n")).reply().status(200);
     let _silent = site.wire();
@@ -152,7 +169,8 @@ fn idle_connections_do_not_hold_a_stop_up() {
 
 #[test]
 fn the_grace_period_ends() {
-    let mut site = proxy().site(HOST, apache()).table("[shutdown]\ndrain_delay = \"0 s\"\ngrace = \"1 s\"").start();
+    let mut site =
+        proxy().site(HOST, apache()).table("[shutdown]\ndrain_delay = \"0 s\"\ngrace = \"1 s\"").start();
     let mut busy = site.wire_tls();
     busy.say(&format!("GET /slow?ms=15000 HTTP/1.1\nHost: {HOST}\n\n"));
     std::thread::sleep(Duration::from_millis(200));
@@ -163,7 +181,10 @@ fn the_grace_period_ends() {
 #[test]
 fn a_second_signal_ends_it_fast() {
     for name in ["TERM", "INT"] {
-        let mut site = proxy().site(HOST, apache()).table("[shutdown]\ndrain_delay = \"20 s\"\ngrace = \"30 s\"").start();
+        let mut site = proxy()
+            .site(HOST, apache())
+            .table("[shutdown]\ndrain_delay = \"20 s\"\ngrace = \"30 s\"")
+            .start();
         site.signal(name);
         std::thread::sleep(Duration::from_millis(300));
         assert!(site.lives(), "the first one drains");
@@ -178,7 +199,9 @@ fn a_busy_port_is_named_with_what_to_do() {
     let port = taken.local_addr().unwrap().port();
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("ravelin.toml");
-    let text = format!("[[listen]]\nurl = \"http://127.0.0.1:{port}\"\nplain = \"serve\"\n[[site]]\nhosts = [\"*\"]\nupstream = \"http://127.0.0.1:1\"\n");
+    let text = format!(
+        "[[listen]]\nurl = \"http://127.0.0.1:{port}\"\nplain = \"serve\"\n[[site]]\nhosts = [\"*\"]\nupstream = \"http://127.0.0.1:1\"\n"
+    );
     std::fs::write(&config, text).unwrap();
     let said = run(ravelin().args(["run", "--config"]).arg(&config));
     said.exits(1).says(&port.to_string());
@@ -217,6 +240,10 @@ fn health_tells_a_container_whether_it_is_ready() {
 fn it_starts_fast_and_small() {
     let began = Instant::now();
     let site = proxy().site(HOST, apache()).start();
-    assert!(began.elapsed() < Duration::from_secs(3), "even a debug build listens soon: {:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(3),
+        "even a debug build listens soon: {:?}",
+        began.elapsed()
+    );
     assert!(site.resident() < 64 << 20, "{} KiB at rest", site.resident() / 1024);
 }

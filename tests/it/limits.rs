@@ -39,7 +39,11 @@ fn a_head_that_trickles_has_a_total_deadline() {
         wire.send("a");
         closed = wire.whatever(Duration::from_millis(100)).1;
     }
-    assert!(closed && began.elapsed() < Duration::from_secs(4), "a byte now and then is no excuse: {:?}", began.elapsed());
+    assert!(
+        closed && began.elapsed() < Duration::from_secs(4),
+        "a byte now and then is no excuse: {:?}",
+        began.elapsed()
+    );
 }
 
 #[test]
@@ -114,7 +118,9 @@ fn a_head_that_is_too_large_is_431_and_a_long_address_414() {
     let site = limited("header_size = \"8 KiB\"\nheader_count = 20\nrequest_line = \"2 KiB\"");
     for over in [Over::H1, Over::H2, Over::Plain] {
         let large = site.ask_over(over, "/").header("X-Large", &"x".repeat(9000)).try_send();
-        let many = (0..25).fold(site.ask_over(over, "/"), |ask, n| ask.header(&format!("X-Many-{n}"), "1")).try_send();
+        let many = (0..25)
+            .fold(site.ask_over(over, "/"), |ask, n| ask.header(&format!("X-Many-{n}"), "1"))
+            .try_send();
         let long = site.ask_over(over, &format!("/?{}", "y".repeat(3000))).try_send();
         for (what, reply, status) in [("large", large, 431), ("many", many, 431), ("long", long, 414)] {
             match reply {
@@ -154,7 +160,8 @@ fn a_body_that_is_too_large_is_413_announced_or_not() {
         site.ask_over(over, "/upload").body(&middle).send().status(200);
         site.ask_over(over, "/upload").body(&large).send().status(413).hardened();
     }
-    let chunked = site.ask_over(Over::Plain, "/upload").header("Transfer-Encoding", "chunked").body(&large).send();
+    let chunked =
+        site.ask_over(Over::Plain, "/upload").header("Transfer-Encoding", "chunked").body(&large).send();
     chunked.status(413).hardened();
 }
 
@@ -185,7 +192,9 @@ fn one_client_cannot_take_every_connection() {
         .count();
     assert!((1..=8).contains(&served), "{served} of 30 connections were served");
     drop(wires);
-    let again = within(Duration::from_secs(5), || site.ask_over(Over::Plain, "/").try_send().ok().filter(|r| r.status == 200));
+    let again = within(Duration::from_secs(5), || {
+        site.ask_over(Over::Plain, "/").try_send().ok().filter(|r| r.status == 200)
+    });
     assert!(again.is_some(), "once they are gone, the client is served again");
 }
 
@@ -194,7 +203,9 @@ fn there_is_a_limit_in_total() {
     let site = limited("connections = 10");
     let wires: Vec<Wire> = (0..40).map(|_| site.wire()).collect();
     drop(wires);
-    let again = within(Duration::from_secs(5), || site.ask_over(Over::Plain, "/").try_send().ok().filter(|r| r.status == 200));
+    let again = within(Duration::from_secs(5), || {
+        site.ask_over(Over::Plain, "/").try_send().ok().filter(|r| r.status == 200)
+    });
     assert!(again.is_some(), "the limit is no grave");
 }
 
@@ -209,7 +220,8 @@ fn running_out_of_files_is_survived_without_spinning() {
     assert!(spent < 0.3, "{spent} CPU seconds in two seconds of waiting for files: it spins");
     assert!(site.lives());
     drop(wires);
-    let again = within(Duration::from_secs(10), || site.ask("/").try_send().ok().filter(|reply| reply.status == 200));
+    let again =
+        within(Duration::from_secs(10), || site.ask("/").try_send().ok().filter(|reply| reply.status == 200));
     assert!(again.is_some(), "it recovers once files are free again\n{}", site.stderr());
 }
 
@@ -217,7 +229,8 @@ fn running_out_of_files_is_survived_without_spinning() {
 fn cpu_seconds(site: &Ravelin) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", site.pid())).unwrap_or_default();
     let after_name = stat.rsplit(") ").next().unwrap_or_default().to_owned();
-    let ticks: f64 = after_name.split(' ').skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
+    let ticks: f64 =
+        after_name.split(' ').skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
     ticks / 100.0
 }
 

@@ -12,7 +12,11 @@ fn one_json_line_per_request_with_what_an_operator_needs() {
     let site = proxy().site(HOST, apache()).plain_serves().start();
     for (over, protocol) in [(Over::H1, "HTTP/1.1"), (Over::H2, "HTTP/2"), (Over::Plain, "HTTP/1.1")] {
         let marker = format!("/download?bytes=12345&{over:?}");
-        site.ask_over(over, &marker).header("User-Agent", "probe/1").header("Referer", "https://a.example/").send().status(200);
+        site.ask_over(over, &marker)
+            .header("User-Agent", "probe/1")
+            .header("Referer", "https://a.example/")
+            .send()
+            .status(200);
         let line = site.logged(&marker);
         assert_eq!(log::text(&line, field::METHOD), "GET", "{line}");
         assert_eq!(log::text(&line, field::CLIENT), "127.0.0.1", "{line}");
@@ -38,7 +42,10 @@ fn a_request_that_the_client_gives_up_is_logged_too() {
     let refused = site.wire_tls().say("GET / HTTP/1.1\nHost: nobody.example.net\n\n").reply();
     refused.status(421);
     let line = site.logged_as(refused.header(REQUEST_ID).unwrap_or_default());
-    assert!(log::text(&line, field::REASON).contains("host") || log::text(&line, field::REASON) == "misdirected", "{line}");
+    assert!(
+        log::text(&line, field::REASON).contains("host") || log::text(&line, field::REASON) == "misdirected",
+        "{line}"
+    );
 }
 
 #[test]
@@ -69,8 +76,15 @@ fn an_id_of_a_stranger_is_not_believed() {
 fn a_trace_goes_on() {
     let site = proxy().site(HOST, apache()).start();
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
-    let seen = site.ask("/echo?traced").header("traceparent", &format!("00-{trace}-00f067aa0ba902b7-01")).send().json();
-    let onward = seen["headers"]["traceparent"].as_str().or(seen["headers"]["Traceparent"].as_str()).unwrap_or_default();
+    let seen = site
+        .ask("/echo?traced")
+        .header("traceparent", &format!("00-{trace}-00f067aa0ba902b7-01"))
+        .send()
+        .json();
+    let onward = seen["headers"]["traceparent"]
+        .as_str()
+        .or(seen["headers"]["Traceparent"].as_str())
+        .unwrap_or_default();
     assert!(onward.starts_with(&format!("00-{trace}-")) && !onward.contains("00f067aa0ba902b7"), "{seen}");
     assert_eq!(log::text(&site.logged("traced"), field::TRACE), trace);
     let fresh = site.ask("/echo").header("traceparent", "00-zz-00f067aa0ba902b7-01").send().json();
@@ -80,7 +94,8 @@ fn a_trace_goes_on() {
 #[test]
 fn no_secret_is_ever_written_down() {
     let site = proxy().site(HOST, apache()).table("[log]\nlevel = \"debug\"").start();
-    let secrets = ["cookie-secret-1", "bearer-secret-2", "basic-secret-3", "token-secret-4", "password-secret-5"];
+    let secrets =
+        ["cookie-secret-1", "bearer-secret-2", "basic-secret-3", "token-secret-4", "password-secret-5"];
     site.ask("/typo3/login?no-secrets")
         .cookie(&format!("be_typo_user={}; fe_typo_user={}", secrets[0], secrets[0]))
         .header("Authorization", &format!("Bearer {}", secrets[1]))
@@ -89,8 +104,10 @@ fn no_secret_is_ever_written_down() {
         .body(&format!("login_status=login&username=admin&userident={}", secrets[4]))
         .send()
         .status(200);
-    let reply = site.ask("/typo3/login?with-session").body("login_status=login&userident=correct+horse").send();
-    let session = reply.status(303).cookies("be_typo_user")[0].split(';').next().unwrap_or_default().to_owned();
+    let reply =
+        site.ask("/typo3/login?with-session").body("login_status=login&userident=correct+horse").send();
+    let session =
+        reply.status(303).cookies("be_typo_user")[0].split(';').next().unwrap_or_default().to_owned();
     site.get(&format!("/typo3/main?token={}&seen=1", secrets[3]));
     site.logged("no-secrets");
     site.logged("seen=1");
@@ -105,8 +122,16 @@ fn no_secret_is_ever_written_down() {
 fn nothing_can_be_injected_into_a_line() {
     let site = proxy().site(HOST, apache()).plain_serves().start();
     let agent = "probe\" , \"status\": 200, \"x\": \"\\ \u{7f} <script>";
-    site.ask("/echo?injected=%0d%0a%22%7B").header("User-Agent", agent).header("Referer", "\u{1b}[31m").try_send().ok();
-    site.wire().send(format!("GET /?raw=\u{e9}\u{202e}\"}} HTTP/1.1\r\nHost: {HOST}\r\nUser-Agent: a\tb\u{85}c\r\n\r\n")).whatever(Duration::from_millis(500));
+    site.ask("/echo?injected=%0d%0a%22%7B")
+        .header("User-Agent", agent)
+        .header("Referer", "\u{1b}[31m")
+        .try_send()
+        .ok();
+    site.wire()
+        .send(format!(
+            "GET /?raw=\u{e9}\u{202e}\"}} HTTP/1.1\r\nHost: {HOST}\r\nUser-Agent: a\tb\u{85}c\r\n\r\n"
+        ))
+        .whatever(Duration::from_millis(500));
     site.ask("/echo?after-injection").send().status(200);
     site.logged("after-injection");
     let all = site.stdout();
@@ -125,8 +150,14 @@ fn nothing_can_be_injected_into_a_line() {
 fn the_combined_form_is_apaches() {
     let site = proxy().site(HOST, apache()).table("[log]\naccess = \"combined\"").start();
     let agent = "Mozilla \"quoted\" \\ back";
-    site.ask("/download?bytes=77").header("User-Agent", agent).header("Referer", "https://a.example/x").send().status(200);
-    let line = within(Duration::from_secs(5), || site.stdout().lines().find(|line| line.contains("bytes=77")).map(str::to_owned));
+    site.ask("/download?bytes=77")
+        .header("User-Agent", agent)
+        .header("Referer", "https://a.example/x")
+        .send()
+        .status(200);
+    let line = within(Duration::from_secs(5), || {
+        site.stdout().lines().find(|line| line.contains("bytes=77")).map(str::to_owned)
+    });
     let line = line.expect("a line");
     let form = regex::Regex::new(
         r#"^127\.0\.0\.1 - - \[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "GET /download\?bytes=77 HTTP/1\.1" 200 77 "https://a\.example/x" "Mozilla \\"quoted\\" \\\\ back""#,
@@ -157,10 +188,16 @@ fn a_reader_that_is_stuck_does_not_hold_requests_up() {
     assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
     // Opened for both, so that nobody waits for a reader; nobody ever reads.
     let _held = std::fs::OpenOptions::new().read(true).write(true).open(&fifo).unwrap();
-    let site = proxy().site(HOST, apache()).table(&format!("[log]\nfile = \"{}\"", fifo.display())).plain_serves().start();
+    let site = proxy()
+        .site(HOST, apache())
+        .table(&format!("[log]\nfile = \"{}\"", fifo.display()))
+        .plain_serves()
+        .start();
     let mut wire = site.wire();
     for _ in 0..1000 {
-        wire.say(&format!("GET /_assets/0a1b2c3d/Css/site.css HTTP/1.1\nHost: {HOST}\n\n")).reply().status(200);
+        wire.say(&format!("GET /_assets/0a1b2c3d/Css/site.css HTTP/1.1\nHost: {HOST}\n\n"))
+            .reply()
+            .status(200);
     }
 }
 
@@ -173,7 +210,8 @@ fn metrics_count_requests_and_stay_small() {
         let host = format!("host-{n}.example.net");
         site.ask_host(Over::H1, &host, "/").arg("-k").send().status(421);
     }
-    let grown = within(Duration::from_secs(5), || (site.counted(&["method-not-allowed"]) >= 20.0).then_some(()));
+    let grown =
+        within(Duration::from_secs(5), || (site.counted(&["method-not-allowed"]) >= 20.0).then_some(()));
     assert!(grown.is_some(), "refusals are counted by reason (before: {before}):\n{}", site.metrics());
     let metrics = site.metrics();
     for unbounded in ["path-7", "host-7", "127.0.0.1"] {

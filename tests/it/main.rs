@@ -10,17 +10,17 @@
 
 mod harness;
 
-mod origin;
-mod foreign_protocols;
-mod hardening;
-mod limits;
-mod malformed;
-mod origin_faults;
-mod restricting;
-mod wire;
 mod browser;
 mod config;
 mod demo;
 mod dev;
+mod foreign_protocols;
+mod hardening;
 mod lifecycle;
+mod limits;
 mod logs;
+mod malformed;
+mod origin;
+mod origin_faults;
+mod restricting;
+mod wire;

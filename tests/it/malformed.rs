@@ -48,7 +48,8 @@ fn faults(case: &Case, mut wire: Wire, origin: &Recorder) -> Vec<String> {
     if status == 0 && !closed {
         faults.push("neither answered nor closed".to_owned());
     }
-    if let Some(reply) = first.filter(|reply| reply.status >= 400 && reply.all("x-frame-options").len() != 1) {
+    if let Some(reply) = first.filter(|reply| reply.status >= 400 && reply.all("x-frame-options").len() != 1)
+    {
         // hyper's own 400 has no field of ours; only the strict front mends that.
         let hypers_own = reply.status == 400 && reply.header("x-request-id").is_none();
         if !hypers_own {
@@ -61,7 +62,9 @@ fn faults(case: &Case, mut wire: Wire, origin: &Recorder) -> Vec<String> {
             Ok(requests) => seen.extend(requests),
             Err(fault) if case.cut && fault.contains("no line in") => seen.push(cut()),
             Err(fault) if case.cut && fault.contains("shorter") => seen.push(cut()),
-            Err(fault) => faults.push(format!("the origin saw {fault} in {:?}", String::from_utf8_lossy(&bytes))),
+            Err(fault) => {
+                faults.push(format!("the origin saw {fault} in {:?}", String::from_utf8_lossy(&bytes)))
+            }
         }
     }
     if seen.len() > case.forwarded {
@@ -118,7 +121,11 @@ fn it_makes_no_difference_how_the_bytes_arrive() {
 fn a_connection_that_was_refused_for_its_framing_is_closed() {
     let origin = Recorder::answering(recorder::OK);
     let site = proxy().site(HOST, &origin).plain_serves().start();
-    for head in ["GET / HTTP/1.1\nContent-Length: x\n\n", "POST / HTTP/1.0\nHost: www.example.org\nTransfer-Encoding: chunked\n\n", "GET / HTTP/1.1\nHost: a\nHost: b\n\n"] {
+    for head in [
+        "GET / HTTP/1.1\nContent-Length: x\n\n",
+        "POST / HTTP/1.0\nHost: www.example.org\nTransfer-Encoding: chunked\n\n",
+        "GET / HTTP/1.1\nHost: a\nHost: b\n\n",
+    ] {
         let mut wire = site.wire();
         wire.say(head).say(&format!("GET /second HTTP/1.1\nHost: {HOST}\n\n"));
         wire.to_the_end(Duration::from_secs(5));

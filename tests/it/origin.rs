@@ -16,17 +16,25 @@ fn ask(path: &str) -> Ask {
 #[test]
 fn a_frontend_page_has_none_of_the_security_fields_but_nosniff() {
     let page = get("/");
-    page.status(200).header_once("content-language", "en-US").header_once("cache-control", "private, no-store");
-    page.header_once("x-content-type-options", "nosniff").header_once("content-type", "text/html; charset=utf-8");
+    page.status(200)
+        .header_once("content-language", "en-US")
+        .header_once("cache-control", "private, no-store");
+    page.header_once("x-content-type-options", "nosniff")
+        .header_once("content-type", "text/html; charset=utf-8");
     page.header_has("server", "Apache").no_header("x-frame-options").no_header("content-security-policy");
 }
 
 #[test]
 fn the_backend_sends_its_own_fields_by_line() {
     let modern = get("/typo3/?line=13.4");
-    modern.status(200).header_once("x-frame-options", "SAMEORIGIN").header_once("x-content-type-options", "nosniff");
+    modern
+        .status(200)
+        .header_once("x-frame-options", "SAMEORIGIN")
+        .header_once("x-content-type-options", "nosniff");
     modern.header_once("referrer-policy", "strict-origin-when-cross-origin");
-    modern.header_has("content-security-policy", "'nonce-").header_once("cache-control", "no-cache, no-store");
+    modern
+        .header_has("content-security-policy", "'nonce-")
+        .header_once("cache-control", "no-cache, no-store");
     assert_eq!(modern.all("set-cookie").len(), 2, "{modern}");
     let nonce = |reply: &Reply| reply.header("content-security-policy").unwrap_or_default().to_owned();
     assert_ne!(nonce(&modern), nonce(&get("/typo3/")), "a nonce is new for each request");
@@ -38,7 +46,8 @@ fn the_backend_sends_its_own_fields_by_line() {
 
 #[test]
 fn a_failed_login_is_200_and_a_right_one_303() {
-    let failed = ask("/typo3/login").cookie("typo3nonce_ab=x").body("login_status=login&userident=wrong").send();
+    let failed =
+        ask("/typo3/login").cookie("typo3nonce_ab=x").body("login_status=login&userident=wrong").send();
     failed.status(200).shows("did not succeed");
     assert!(failed.cookies("be_typo_user")[0].contains("be_typo_user=deleted"), "{failed}");
     assert!(failed.cookies("typo3nonce_ab")[0].contains("=deleted"), "{failed}");
@@ -61,7 +70,9 @@ fn apaches_own_redirect_names_http_and_its_port() {
 
 #[test]
 fn uploaded_files_come_with_typo3s_policies_or_bare() {
-    get("/fileadmin/picture.svg").status(200).header_has("content-security-policy", "style-src 'unsafe-inline'");
+    get("/fileadmin/picture.svg")
+        .status(200)
+        .header_has("content-security-policy", "style-src 'unsafe-inline'");
     get("/fileadmin/page.html").status(200).header_has("content-security-policy", "sandbox");
     get("/fileadmin/paper.pdf").status(200).header_has("content-security-policy", "plugin-types");
     get("/fileadmin/script.php.txt").status(200).header_has("content-type", "text/plain").shows("<?php");
@@ -84,7 +95,8 @@ fn the_echo_tells_exactly_what_arrived() {
 fn bodies_of_any_framing_and_size() {
     get("/chunked").status(200).header_once("transfer-encoding", "chunked").shows("one two three");
     assert_eq!(get("/download?bytes=1000001").status(200).body.len(), 1_000_001);
-    let upload = ask("/upload").method("POST").header("Transfer-Encoding", "chunked").body("0123456789").send();
+    let upload =
+        ask("/upload").method("POST").header("Transfer-Encoding", "chunked").body("0123456789").send();
     assert_eq!(upload.status(200).json()["bytes"], 10);
     ask("/").method("HEAD").send().status(200).empty();
     get("/no-content").status(204).empty();
@@ -97,7 +109,8 @@ fn statuses_and_fields_as_asked_for() {
     get("/nope").status(404);
     get("/members").status(403);
     get("/broken").status(500);
-    let twice = get("/reply?status=503&field[]=X-Frame-Options:%20DENY&field[]=X-Frame-Options:%20SAMEORIGIN");
+    let twice =
+        get("/reply?status=503&field[]=X-Frame-Options:%20DENY&field[]=X-Frame-Options:%20SAMEORIGIN");
     assert_eq!(twice.status(503).all("x-frame-options"), ["DENY", "SAMEORIGIN"]);
 }
 

@@ -47,7 +47,9 @@ fn after_failures_the_origin_is_left_alone_and_tried_again() {
             let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
         }
     });
-    let healed = crate::harness::within(Duration::from_secs(8), || Some(site.get("/")).filter(|reply| reply.status == 200));
+    let healed = crate::harness::within(Duration::from_secs(8), || {
+        Some(site.get("/")).filter(|reply| reply.status == 200)
+    });
     assert!(healed.is_some(), "it is found again by itself");
 }
 
@@ -85,7 +87,10 @@ fn answers_that_are_not_one_clear_message_are_502() {
         ("status", b"HTTP/1.1 999999 What\r\nContent-Length: 0\r\n\r\n"),
         ("version", b"HTTP/3.7 200 OK\r\nContent-Length: 0\r\n\r\n"),
         ("two-lengths", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nabc"),
-        ("both", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"),
+        (
+            "both",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        ),
         ("coding", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
         ("folded", b"HTTP/1.1 200 OK\r\nX-A: 1\r\n 2\r\nContent-Length: 2\r\n\r\nok"),
         ("nul", b"HTTP/1.1 200 OK\r\nX-A: a\0b\r\nContent-Length: 2\r\n\r\nok"),
@@ -115,8 +120,13 @@ fn answers_that_are_not_one_clear_message_are_502() {
 #[test]
 fn endless_heads_and_endless_interim_answers_are_bounded() {
     let origin = Recorder::scripted(|_, head, socket| {
-        let line: &[u8] = if head.starts_with(b"GET /interim") { b"HTTP/1.1 102 Processing\r\n\r\n" } else { b"X-More: 0123456789abcdef\r\n" };
-        let _ = if head.starts_with(b"GET /interim") { Ok(()) } else { socket.write_all(b"HTTP/1.1 200 OK\r\n") };
+        let line: &[u8] = if head.starts_with(b"GET /interim") {
+            b"HTTP/1.1 102 Processing\r\n\r\n"
+        } else {
+            b"X-More: 0123456789abcdef\r\n"
+        };
+        let _ =
+            if head.starts_with(b"GET /interim") { Ok(()) } else { socket.write_all(b"HTTP/1.1 200 OK\r\n") };
         let block = line.repeat(500);
         for _ in 0..20_000 {
             if socket.write_all(&block).is_err() {
@@ -222,7 +232,12 @@ fn a_post_whose_bytes_went_out_is_never_sent_again() {
     wire.say(&format!("GET /first HTTP/1.1\nHost: {HOST}\n\n")).reply().status(200);
     let reply = wire.say(&format!("POST /order HTTP/1.1\nHost: {HOST}\nContent-Length: 5\n\nmoney")).reply();
     reply.status(502).hardened();
-    assert_eq!(origin.text().matches("POST /order").count(), 1, "a purchase is not repeated: {}", origin.text());
+    assert_eq!(
+        origin.text().matches("POST /order").count(),
+        1,
+        "a purchase is not repeated: {}",
+        origin.text()
+    );
     assert_eq!(seen.load(Ordering::SeqCst), 2);
 }
 
@@ -278,7 +293,8 @@ fn an_origin_on_a_unix_socket_is_served() {
     std::thread::spawn(move || {
         for mut socket in listener.incoming().map_while(Result::ok) {
             let _ = std::io::Read::read(&mut socket, &mut [0; 4096]);
-            let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 4\r\n\r\nunix");
+            let _ =
+                socket.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 4\r\n\r\nunix");
         }
     });
     let site = proxy().site(HOST, format!("unix:{}", path.display()).as_str()).start();

@@ -52,8 +52,17 @@ fn a_path_may_allow_more_and_the_spelling_does_not_matter() {
 #[test]
 fn trace_track_and_connect_never_pass_whatever_is_configured() {
     let origin = Recorder::answering(recorder::OK);
-    let site = proxy().bare_site(HOST, &origin).with("methods = [\"GET\", \"HEAD\", \"POST\"]").plain_serves().start();
-    for line in ["TRACE / HTTP/1.1", "TRACK / HTTP/1.1", "CONNECT internal.example:22 HTTP/1.1", "CONNECT www.example.org:443 HTTP/1.1"] {
+    let site = proxy()
+        .bare_site(HOST, &origin)
+        .with("methods = [\"GET\", \"HEAD\", \"POST\"]")
+        .plain_serves()
+        .start();
+    for line in [
+        "TRACE / HTTP/1.1",
+        "TRACK / HTTP/1.1",
+        "CONNECT internal.example:22 HTTP/1.1",
+        "CONNECT www.example.org:443 HTTP/1.1",
+    ] {
         let reply = site.wire().say(&format!("{line}\nHost: {HOST}\n\n")).reply();
         reply.status(405);
         assert_eq!(reply.all("allow").len(), 1, "{reply}");
@@ -67,13 +76,39 @@ fn only_known_hosts_are_served() {
     let origin = Recorder::answering(recorder::OK);
     let site = proxy().site("*.example.com", &origin).site(HOST, &origin).plain_serves().start();
     let status = |host: &str| site.wire().say(&format!("GET / HTTP/1.1\nHost: {host}\n\n")).reply().status;
-    for known in [HOST, "WWW.Example.ORG", "www.example.org.", "www.example.org:8080", "a.example.com", "a.b.example.com"] {
+    for known in [
+        HOST,
+        "WWW.Example.ORG",
+        "www.example.org.",
+        "www.example.org:8080",
+        "a.example.com",
+        "a.b.example.com",
+    ] {
         assert_eq!(status(known), 200, "{known}");
     }
-    for unknown in ["example.org", "other.example.net", "example.com", "127.0.0.1", "[::1]", "wwwXexample.org", "localhost"] {
+    for unknown in [
+        "example.org",
+        "other.example.net",
+        "example.com",
+        "127.0.0.1",
+        "[::1]",
+        "wwwXexample.org",
+        "localhost",
+    ] {
         assert_eq!(status(unknown), 421, "{unknown}");
     }
-    for broken in ["www.example.org:443@evil.example", "www.example.org/x", "a,b", "www.example.org:99999", "www.example.org:", "", "a b", "user@www.example.org", "www..example.org", "[::1"] {
+    for broken in [
+        "www.example.org:443@evil.example",
+        "www.example.org/x",
+        "a,b",
+        "www.example.org:99999",
+        "www.example.org:",
+        "",
+        "a b",
+        "user@www.example.org",
+        "www..example.org",
+        "[::1",
+    ] {
         assert!([400, 421].contains(&status(broken)), "{broken}: {}", status(broken));
     }
     let spelled: Vec<Request> = received(&origin);
@@ -86,7 +121,9 @@ fn only_known_hosts_are_served() {
 fn exactly_one_host_is_required() {
     let origin = Recorder::answering(recorder::OK);
     let site = proxy().site(HOST, &origin).plain_serves().start();
-    for lines in ["", "Host: www.example.org\nHost: www.example.org\n", "Host: www.example.org\nHost: evil.example\n"] {
+    for lines in
+        ["", "Host: www.example.org\nHost: www.example.org\n", "Host: www.example.org\nHost: evil.example\n"]
+    {
         site.wire().say(&format!("GET / HTTP/1.1\n{lines}\n")).reply().status(400).hardened();
     }
     assert!(received(&origin).is_empty(), "{}", origin.text());
@@ -96,7 +133,9 @@ fn exactly_one_host_is_required() {
 fn an_absolute_target_must_agree_with_host() {
     let origin = Recorder::answering(recorder::OK);
     let site = proxy().site(HOST, &origin).plain_serves().start();
-    let status = |target: &str, host: &str| site.wire().say(&format!("GET {target} HTTP/1.1\nHost: {host}\n\n")).reply().status;
+    let status = |target: &str, host: &str| {
+        site.wire().say(&format!("GET {target} HTTP/1.1\nHost: {host}\n\n")).reply().status
+    };
     assert_eq!(status("http://www.example.org/x", HOST), 200);
     assert_eq!(received(&origin)[0].target, "/x", "the origin gets the origin-form");
     origin.forget();
@@ -137,11 +176,35 @@ fn a_rule_for_a_path_holds_for_every_spelling_of_it() {
         .plain_serves()
         .start();
     for spelling in [
-        "/private", "/private/", "//private", "///private", "/./private", "/x/../private", "/%70rivate", "/%2e/private",
-        "/x/%2e%2e/private", "/x/%2E%2E/private", "/priv%61te/x", "/private/./x", "/private//x", "/private;x=1/..;/private",
-        "/x/..//private", "/%2e%2e/private", "/../private", "/private?x", "/private%3fx/../../private", "/a/b/../../private",
-        "/private%2f", "/%5cprivate", "\\private", "/private%00", "/private%c0%af", "/%2570rivate/../private",
-        "http://www.example.org/private", "http://www.example.org//private", "/private/%2e%2e/private",
+        "/private",
+        "/private/",
+        "//private",
+        "///private",
+        "/./private",
+        "/x/../private",
+        "/%70rivate",
+        "/%2e/private",
+        "/x/%2e%2e/private",
+        "/x/%2E%2E/private",
+        "/priv%61te/x",
+        "/private/./x",
+        "/private//x",
+        "/private;x=1/..;/private",
+        "/x/..//private",
+        "/%2e%2e/private",
+        "/../private",
+        "/private?x",
+        "/private%3fx/../../private",
+        "/a/b/../../private",
+        "/private%2f",
+        "/%5cprivate",
+        "\\private",
+        "/private%00",
+        "/private%c0%af",
+        "/%2570rivate/../private",
+        "http://www.example.org/private",
+        "http://www.example.org//private",
+        "/private/%2e%2e/private",
     ] {
         let reply = site.wire().say(&format!("GET {spelling} HTTP/1.1\nHost: {HOST}\n\n")).reply();
         assert!([400, 405].contains(&reply.status), "{spelling:?} must not get round the rule: {reply}");
@@ -166,9 +229,16 @@ fn the_origin_sees_the_path_that_the_rules_saw() {
         ("/?", "/?"),
     ] {
         origin.forget();
-        site.wire().say(&format!("GET {sent} HTTP/1.1\nHost: {HOST}\nConnection: close\n\n")).reply().status(200);
+        site.wire()
+            .say(&format!("GET {sent} HTTP/1.1\nHost: {HOST}\nConnection: close\n\n"))
+            .reply()
+            .status(200);
         let all = received(&origin);
-        assert_eq!(all.iter().map(|request| request.target.as_str()).collect::<Vec<_>>(), [expected], "{sent}");
+        assert_eq!(
+            all.iter().map(|request| request.target.as_str()).collect::<Vec<_>>(),
+            [expected],
+            "{sent}"
+        );
     }
 }
 
@@ -176,7 +246,18 @@ fn the_origin_sees_the_path_that_the_rules_saw() {
 fn a_path_that_origins_read_differently_is_refused() {
     let origin = Recorder::answering(recorder::OK);
     let site = proxy().site(HOST, &origin).plain_serves().start();
-    for path in ["/a%2fb", "/a%2Fb", "/a%5cb", "/a\\b", "/a%00b", "/%zz", "/a%2", "/%c0%ae%c0%ae/x", "/a%0d%0ab", "/a\u{7f}b"] {
+    for path in [
+        "/a%2fb",
+        "/a%2Fb",
+        "/a%5cb",
+        "/a\\b",
+        "/a%00b",
+        "/%zz",
+        "/a%2",
+        "/%c0%ae%c0%ae/x",
+        "/a%0d%0ab",
+        "/a\u{7f}b",
+    ] {
         let reply = site.wire().say(&format!("GET {path} HTTP/1.1\nHost: {HOST}\n\n")).reply();
         assert_eq!(reply.status, 400, "{path:?}: {reply}");
     }
@@ -185,10 +266,20 @@ fn a_path_that_origins_read_differently_is_refused() {
 
 #[test]
 fn names_with_underscores_never_stand_in_for_real_ones() {
-    let probes = [("X_Forwarded_For", "6.6.6.6"), ("X_Probe", "1"), ("Content_Length", "9"), ("X-Forwarded_Proto", "http")];
+    let probes = [
+        ("X_Forwarded_For", "6.6.6.6"),
+        ("X_Probe", "1"),
+        ("Content_Length", "9"),
+        ("X-Forwarded_Proto", "http"),
+    ];
     let origin = Recorder::answering(recorder::OK);
     let ask = |site: &Ravelin| {
-        probes.iter().fold(site.ask("/"), |ask, (name, value)| ask.header(name, value)).send().status(200).clone()
+        probes
+            .iter()
+            .fold(site.ask("/"), |ask, (name, value)| ask.header(name, value))
+            .send()
+            .status(200)
+            .clone()
     };
     ask(&proxy().site(HOST, &origin).start());
     assert!(!origin.text().contains('_'), "{}", origin.text());
@@ -205,7 +296,15 @@ fn hop_by_hop_fields_end_here() {
                  TE: trailers\nUpgrade: h2c\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\nProxy-Authorization: Basic eDp5\nX-Stays: 1\n";
     site.wire().say(&format!("GET / HTTP/1.1\nHost: {HOST}\n{lines}\n")).reply().status(200);
     let request = &received(&origin)[0];
-    for gone in ["x-secret-hop", "keep-alive", "proxy-connection", "te", "upgrade", "http2-settings", "proxy-authorization"] {
+    for gone in [
+        "x-secret-hop",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "upgrade",
+        "http2-settings",
+        "proxy-authorization",
+    ] {
         assert!(request.all(gone).is_empty(), "{gone}: {request:?}");
     }
     assert_eq!(request.all("x-stays"), ["1"]);
@@ -215,9 +314,19 @@ fn hop_by_hop_fields_end_here() {
 fn connection_cannot_name_away_what_the_origin_relies_on() {
     let origin = Recorder::answering(recorder::OK);
     let site = proxy().site(HOST, &origin).plain_serves().start();
-    for named in ["Host", "X-Forwarded-For", "X-Forwarded-Proto", "Content-Length", "Transfer-Encoding", "Cookie", "Authorization"] {
+    for named in [
+        "Host",
+        "X-Forwarded-For",
+        "X-Forwarded-Proto",
+        "Content-Length",
+        "Transfer-Encoding",
+        "Cookie",
+        "Authorization",
+    ] {
         origin.forget();
-        let lines = format!("POST / HTTP/1.1\nHost: {HOST}\nConnection: close, {named}\nCookie: a=b\nAuthorization: x\nContent-Length: 2\n\nok");
+        let lines = format!(
+            "POST / HTTP/1.1\nHost: {HOST}\nConnection: close, {named}\nCookie: a=b\nAuthorization: x\nContent-Length: 2\n\nok"
+        );
         let reply = site.wire().say(&lines).reply();
         assert!([200, 400].contains(&reply.status), "{named}: {reply}");
         for request in received(&origin) {
@@ -260,13 +369,17 @@ fn php_sees_who_really_asked() {
 
 #[test]
 fn only_a_trusted_proxy_is_believed() {
-    let trusting = proxy().site(HOST, apache()).table("[client]\ntrusted_proxies = [\"127.0.0.0/8\"]").start();
-    let ask = |value: &str| seen(trusting.ask("/echo").header("X-Forwarded-For", value))["server"]["HTTP_X_FORWARDED_FOR"].clone();
+    let trusting =
+        proxy().site(HOST, apache()).table("[client]\ntrusted_proxies = [\"127.0.0.0/8\"]").start();
+    let ask = |value: &str| {
+        seen(trusting.ask("/echo").header("X-Forwarded-For", value))["server"]["HTTP_X_FORWARDED_FOR"].clone()
+    };
     assert_eq!(ask("203.0.113.9"), "203.0.113.9");
     assert_eq!(ask("6.6.6.6, 203.0.113.9"), "203.0.113.9", "the rightmost that is not trusted itself");
     assert_eq!(ask("203.0.113.9, 127.0.0.1"), "203.0.113.9");
     assert_eq!(ask("nonsense"), "127.0.0.1");
-    let distrusting = proxy().site(HOST, apache()).table("[client]\ntrusted_proxies = [\"192.0.2.0/24\"]").start();
+    let distrusting =
+        proxy().site(HOST, apache()).table("[client]\ntrusted_proxies = [\"192.0.2.0/24\"]").start();
     let seen = seen(distrusting.ask("/echo").header("X-Forwarded-For", "203.0.113.9"));
     assert_eq!(seen["server"]["HTTP_X_FORWARDED_FOR"], "127.0.0.1");
 }
@@ -275,7 +388,12 @@ fn only_a_trusted_proxy_is_believed() {
 fn fields_that_change_what_is_asked_are_dropped() {
     let site = site();
     let names = [
-        "X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "X-Original-URL", "X-Rewrite-URL", "Proxy",
+        "X-HTTP-Method-Override",
+        "X-HTTP-Method",
+        "X-Method-Override",
+        "X-Original-URL",
+        "X-Rewrite-URL",
+        "Proxy",
     ];
     let ask = names.iter().fold(site.ask("/echo"), |ask, name| ask.header(name, "DELETE"));
     let seen = seen(ask.header("Referer", "https://www.example.org/typo3/").cookie("a=b; c=d"));
@@ -292,11 +410,16 @@ fn a_foreign_upgrade_never_reaches_the_origin() {
     let site = proxy().site(HOST, &origin).plain_serves().start();
     for protocol in ["h2c", "TLS/1.3", "websocket, h2c", "foo"] {
         origin.forget();
-        let lines = format!("GET / HTTP/1.1\nHost: {HOST}\nConnection: Upgrade, HTTP2-Settings\nUpgrade: {protocol}\nHTTP2-Settings: AAMAAABk\n\n");
+        let lines = format!(
+            "GET / HTTP/1.1\nHost: {HOST}\nConnection: Upgrade, HTTP2-Settings\nUpgrade: {protocol}\nHTTP2-Settings: AAMAAABk\n\n"
+        );
         let reply = site.wire().say(&lines).reply();
         assert!([200, 400, 403].contains(&reply.status), "{protocol}: {reply}");
         for request in received(&origin) {
-            assert!(request.all("upgrade").is_empty() && request.all("http2-settings").is_empty(), "{request:?}");
+            assert!(
+                request.all("upgrade").is_empty() && request.all("http2-settings").is_empty(),
+                "{request:?}"
+            );
         }
     }
 }

@@ -21,7 +21,11 @@ fn a_connection_is_kept_and_used_again() {
     let site = site();
     for mut wire in [site.wire(), site.wire_tls()] {
         for _ in 0..20 {
-            wire.say(&format!("GET / HTTP/1.1\nHost: {HOST}\n\n")).reply().status(200).hardened().shows("Welcome");
+            wire.say(&format!("GET / HTTP/1.1\nHost: {HOST}\n\n"))
+                .reply()
+                .status(200)
+                .hardened()
+                .shows("Welcome");
         }
         wire.say(&format!("GET / HTTP/1.1\nHost: {HOST}\nConnection: close\n\n")).reply().status(200);
         let (rest, _) = wire.to_the_end(Duration::from_secs(5));
@@ -62,7 +66,11 @@ fn chunked_both_ways() {
     wire.say("5\nhello\n6;ext=1\n world\n0\n\n");
     assert_eq!(wire.reply().status(200).json()["body_length"], 11);
     let reply = wire.say(&format!("GET /chunked HTTP/1.1\nHost: {HOST}\n\n")).reply();
-    reply.status(200).header_once("transfer-encoding", "chunked").no_header("content-length").shows("one two three");
+    reply
+        .status(200)
+        .header_once("transfer-encoding", "chunked")
+        .no_header("content-length")
+        .shows("one two three");
 }
 
 #[test]
@@ -90,7 +98,11 @@ fn expect_100_continue_is_served_and_refused_early() {
     refused.status(413).hardened();
     assert_eq!(refused.interim, [0; 0], "nobody is asked to send what is refused anyway");
 
-    site.wire().say(&format!("GET / HTTP/1.1\nHost: {HOST}\nExpect: 200-maybe\n\n")).reply().status(417).hardened();
+    site.wire()
+        .say(&format!("GET / HTTP/1.1\nHost: {HOST}\nExpect: 200-maybe\n\n"))
+        .reply()
+        .status(417)
+        .hardened();
 }
 
 #[test]
@@ -100,12 +112,24 @@ fn answers_without_a_body_have_none_and_the_connection_goes_on() {
     let length = site.get_plain("/").body.len().to_string();
     let head = wire.say(&format!("HEAD / HTTP/1.1\nHost: {HOST}\n\n")).reply_to("HEAD");
     head.status(200).hardened();
-    assert!(head.all("content-length").is_empty() || head.header("content-length") == Some(&length), "{head}");
-    wire.say(&format!("GET /no-content HTTP/1.1\nHost: {HOST}\n\n")).reply().status(204).no_header("transfer-encoding");
-    wire.say(&format!("GET /cached HTTP/1.1\nHost: {HOST}\nIf-None-Match: \"7c5e1f\"\n\n")).reply().status(304).empty();
+    assert!(
+        head.all("content-length").is_empty() || head.header("content-length") == Some(&length),
+        "{head}"
+    );
+    wire.say(&format!("GET /no-content HTTP/1.1\nHost: {HOST}\n\n"))
+        .reply()
+        .status(204)
+        .no_header("transfer-encoding");
+    wire.say(&format!("GET /cached HTTP/1.1\nHost: {HOST}\nIf-None-Match: \"7c5e1f\"\n\n"))
+        .reply()
+        .status(304)
+        .empty();
     wire.say(&format!("HEAD /nope HTTP/1.1\nHost: {HOST}\n\n")).reply_to("HEAD").status(404);
     wire.say(&format!("HEAD /a%2fb HTTP/1.1\nHost: {HOST}\n\n")).reply_to("HEAD").status(400).hardened();
-    wire.say(&format!("GET /echo?still-there HTTP/1.1\nHost: {HOST}\n\n")).reply().status(200).shows("still-there");
+    wire.say(&format!("GET /echo?still-there HTTP/1.1\nHost: {HOST}\n\n"))
+        .reply()
+        .status(200)
+        .shows("still-there");
 }
 
 #[test]
@@ -167,7 +191,11 @@ fn websocket_passes_where_a_path_allows_it() {
 #[test]
 fn websocket_is_refused_elsewhere() {
     let origin = websocket_echo();
-    let site = proxy().site(HOST, &origin).with("[[site.path]]\npath = \"/live\"\nwebsocket = true").plain_serves().start();
+    let site = proxy()
+        .site(HOST, &origin)
+        .with("[[site.path]]\npath = \"/live\"\nwebsocket = true")
+        .plain_serves()
+        .start();
     for path in ["/", "/lively", "/live/../x"] {
         site.wire().say(&handshake(path)).reply().status(403).hardened();
     }
@@ -193,8 +221,13 @@ fn there_is_no_tunnel_unless_the_origin_says_101() {
 fn s_client(site: &Ravelin, args: &[&str]) -> String {
     let target = format!("127.0.0.1:{}", site.https_port());
     let mut command = Command::new("openssl");
-    command.args(["s_client", "-connect", &target, "-servername", site.host(), "-CAfile"]).arg(site.authority());
-    command.args(["-verify_return_error", "-verify_hostname", site.host()]).args(args).stdin(std::process::Stdio::null());
+    command
+        .args(["s_client", "-connect", &target, "-servername", site.host(), "-CAfile"])
+        .arg(site.authority());
+    command
+        .args(["-verify_return_error", "-verify_hostname", site.host()])
+        .args(args)
+        .stdin(std::process::Stdio::null());
     run(&mut command).all()
 }
 
@@ -207,7 +240,10 @@ fn tls_1_2_and_1_3_with_modern_suites_only() {
         (vec!["-tls1_3"], Some("TLSv1.3")),
         (vec!["-tls1_2"], Some("TLSv1.2")),
         (vec!["-tls1_3", "-ciphersuites", "TLS_AES_128_GCM_SHA256"], Some("TLS_AES_128_GCM_SHA256")),
-        (vec!["-tls1_3", "-ciphersuites", "TLS_CHACHA20_POLY1305_SHA256"], Some("TLS_CHACHA20_POLY1305_SHA256")),
+        (
+            vec!["-tls1_3", "-ciphersuites", "TLS_CHACHA20_POLY1305_SHA256"],
+            Some("TLS_CHACHA20_POLY1305_SHA256"),
+        ),
         (vec!["-tls1_2", "-cipher", "ECDHE-ECDSA-AES256-GCM-SHA384"], Some("ECDHE-ECDSA-AES256-GCM-SHA384")),
         (vec!["-tls1_1", "-cipher", weak], None),
         (vec!["-tls1", "-cipher", weak], None),
@@ -219,7 +255,9 @@ fn tls_1_2_and_1_3_with_modern_suites_only() {
         let verified = said.contains("Verify return code: 0 (ok)") && !said.contains("Cipher is (NONE)");
         match agreed {
             Some(word) => assert!(verified && said.contains(word), "{args:?}:\n{said}"),
-            None => assert!(!verified && said.contains("Cipher is (NONE)"), "{args:?} must be refused:\n{said}"),
+            None => {
+                assert!(!verified && said.contains("Cipher is (NONE)"), "{args:?} must be refused:\n{said}")
+            }
         }
     }
 }
@@ -252,12 +290,23 @@ fn the_certificate_is_chosen_by_server_name() {
     }
     let strange = |site: &Ravelin| {
         let target = format!("127.0.0.1:{}", site.https_port());
-        run(Command::new("openssl").args(["s_client", "-connect", &target, "-servername", "nobody.example.net"]).stdin(std::process::Stdio::null())).all()
+        run(Command::new("openssl")
+            .args(["s_client", "-connect", &target, "-servername", "nobody.example.net"])
+            .stdin(std::process::Stdio::null()))
+        .all()
     };
-    assert!(strange(&site).contains(&format!("subject=CN = {HOST}")), "the default certificate:\n{}", strange(&site));
+    assert!(
+        strange(&site).contains(&format!("subject=CN = {HOST}")),
+        "the default certificate:\n{}",
+        strange(&site)
+    );
     let strict = proxy().https("unknown_sni = \"refuse\"").site(HOST, apache()).start();
     assert!(strange(&strict).contains("alert"), "refused:\n{}", strange(&strict));
-    let second = proxy().https("default_certificate = \"shop.example.com\"").site(HOST, apache()).site("shop.example.com", apache()).start();
+    let second = proxy()
+        .https("default_certificate = \"shop.example.com\"")
+        .site(HOST, apache())
+        .site("shop.example.com", apache())
+        .start();
     assert!(strange(&second).contains("subject=CN = shop.example.com"), "{}", strange(&second));
 }
 
@@ -273,13 +322,17 @@ fn keys_in_every_common_form_are_read() {
         ("ed25519", "openssl genpkey -algorithm ed25519 -out KEY"),
     ] {
         let (key, chain) = (path(&format!("{name}.key")), path(&format!("{name}.pem")));
-        let sign = format!("openssl req -x509 -new -key {key} -days 30 -subj /CN={HOST} -addext subjectAltName=DNS:{HOST} -out {chain}");
+        let sign = format!(
+            "openssl req -x509 -new -key {key} -days 30 -subj /CN={HOST} -addext subjectAltName=DNS:{HOST} -out {chain}"
+        );
         for line in [make.replace("KEY", &key), sign] {
             run(Command::new("sh").args(["-c", &line])).exits(0);
         }
         let pair = format!("certificates = [{{ chain = \"{chain}\", key = \"{key}\" }}]");
         let config = dir.path().join(format!("{name}.toml"));
-        let text = format!("[[listen]]\nurl = \"https://127.0.0.1:8443\"\n{pair}\n[[site]]\nhosts = [\"{HOST}\"]\nupstream = \"http://127.0.0.1:1\"\n");
+        let text = format!(
+            "[[listen]]\nurl = \"https://127.0.0.1:8443\"\n{pair}\n[[site]]\nhosts = [\"{HOST}\"]\nupstream = \"http://127.0.0.1:1\"\n"
+        );
         std::fs::write(&config, text).unwrap();
         let said = run(crate::harness::ravelin().args(["check", "--config"]).arg(&config));
         assert_eq!(said.code, Some(0), "{name}: {}", said.all());
@@ -304,7 +357,9 @@ fn nghttp_reads_every_kind_of_answer() {
     let site = site();
     let authority = format!(":authority: {HOST}:{}", site.https_port());
     let url = |path: &str| format!("https://127.0.0.1:{}{path}", site.https_port());
-    for (path, status) in [("/", 200), ("/nope", 404), ("/no-content", 204), ("/chunked", 200), ("/download?bytes=300000", 200)] {
+    for (path, status) in
+        [("/", 200), ("/nope", 404), ("/no-content", 204), ("/chunked", 200), ("/download?bytes=300000", 200)]
+    {
         let said = run(Command::new("nghttp").args(["-nv", "--no-dep", "-H", &authority, &url(path)]));
         said.exits(0).says(&format!(":status: {status}")).says("x-frame-options: SAMEORIGIN");
     }
@@ -317,7 +372,15 @@ fn h2_streams_do_not_wait_for_each_other() {
     let url = |path: &str| format!("https://127.0.0.1:{}{path}", site.https_port());
     let slow = url("/slow?ms=2000");
     let began = std::time::Instant::now();
-    let said = run(Command::new("nghttp").args(["-ns", "--no-dep", "-H", &authority, &slow, &url("/slow?ms=2000&b"), &url("/slow?ms=2000&c")]));
+    let said = run(Command::new("nghttp").args([
+        "-ns",
+        "--no-dep",
+        "-H",
+        &authority,
+        &slow,
+        &url("/slow?ms=2000&b"),
+        &url("/slow?ms=2000&c"),
+    ]));
     said.exits(0);
     assert!(began.elapsed() < Duration::from_millis(5000), "three slow pages at once: {:?}", began.elapsed());
 }
@@ -333,7 +396,8 @@ fn a_large_upload_passes_in_flat_memory() {
     site.get("/");
     let before = site.resident();
     for over in [Over::H1, Over::H2] {
-        let ask = site.ask_over(over, "/upload").method("POST").arg("-T").arg(&file.path().display().to_string());
+        let ask =
+            site.ask_over(over, "/upload").method("POST").arg("-T").arg(&file.path().display().to_string());
         let seen = ask.send().status(200).hardened().json();
         assert_eq!(seen["bytes"], size);
         assert_eq!(seen["sha256"], expected);
@@ -375,7 +439,8 @@ fn an_early_answer_to_an_upload_reaches_the_client() {
     let site = proxy().site(HOST, early.as_str()).start();
     let file = tempfile::NamedTempFile::new().unwrap();
     file.as_file().set_len(3 * MIB).unwrap();
-    let ask = site.ask("/").method("POST").header("Expect", "").arg("-T").arg(&file.path().display().to_string());
+    let ask =
+        site.ask("/").method("POST").header("Expect", "").arg("-T").arg(&file.path().display().to_string());
     ask.send().status(403).hardened().shows("early");
 }
 
@@ -387,7 +452,8 @@ fn early_answer() -> String {
         for mut socket in listener.incoming().map_while(Result::ok) {
             let mut buffer = [0; 2048];
             let _ = socket.read(&mut buffer);
-            let _ = socket.write_all(b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: 5\r\n\r\nearly");
+            let _ = socket
+                .write_all(b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: 5\r\n\r\nearly");
             let _ = socket.shutdown(std::net::Shutdown::Write);
             std::thread::sleep(Duration::from_secs(1));
         }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::clock;
+use crate::refusal::{Reason, Refusal};
 
 /// What the origin does after it has said its lines.
 enum After {
@@ -272,6 +273,10 @@ async fn an_early_answer_to_a_large_upload_is_not_lost() {
 async fn the_client_s_faults_are_not_the_origin_s() {
     let gone =
         || Body::scripted(|_| Poll::Ready(Some(Err(BodyError::Origin(std::io::Error::other("gone"))))));
+    let large = || {
+        let refusal = || Refusal::new(Reason::BodyTooLarge, "more than 1 MiB");
+        Body::scripted(move |_| Poll::Ready(Some(Err(BodyError::Refused(refusal())))))
+    };
     let short = || Body::full("ab");
     let silent = || Body::scripted(|_| Poll::Pending);
     let long = || Body::full("abcdefgh");
@@ -279,6 +284,7 @@ async fn the_client_s_faults_are_not_the_origin_s() {
     for (framing, body, want) in [
         (five, gone(), Kind::ClientBody),
         (RequestFraming::Chunked, gone(), Kind::ClientBody),
+        (five, large(), Kind::ClientRefused(Reason::BodyTooLarge)),
         (five, short(), Kind::ClientBody),
         (five, long(), Kind::ClientBody),
         (five, silent(), Kind::ClientStalled),

@@ -29,7 +29,8 @@ impl Port {
         let start = std::process::id().wrapping_mul(61);
         for _ in 0..COUNT {
             let step = NEXT.fetch_add(1, Ordering::Relaxed);
-            let number = u16::try_from(FIRST + start.wrapping_add(step) % COUNT).expect("the range ends below 65536");
+            let number =
+                u16::try_from(FIRST + start.wrapping_add(step) % COUNT).expect("the range ends below 65536");
             let path = dir.join(number.to_string());
             let open = OpenOptions::new().create(true).truncate(false).write(true).open(path);
             let lock = open.expect("a lock file can be opened");

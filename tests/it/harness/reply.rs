@@ -104,7 +104,10 @@ impl Reply {
     #[track_caller]
     pub(crate) fn header_has(&self, name: &str, part: &str) -> &Self {
         let all = self.all(name);
-        assert!(all.len() == 1 && all.iter().all(|v| v.contains(part)), "`{name}` should hold {part:?}: {self}");
+        assert!(
+            all.len() == 1 && all.iter().all(|v| v.contains(part)),
+            "`{name}` should hold {part:?}: {self}"
+        );
         self
     }
 

@@ -135,7 +135,10 @@ mod tests {
             ("GET / HTTP/1.1\nHost: a\r\n\r\n", "control byte"),
             ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", "field name"),
             ("GET / HTTP/1.1\r\nHost: a\r\n x\r\n\r\n", "field"),
-            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "with"),
+            (
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+                "with",
+            ),
             ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: x, chunked\r\n\r\n0\r\n\r\n", "x, chunked"),
             ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\nx", "+1"),
             ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: y\r\n\r\n", "trailers"),
