@@ -1,3 +1,7 @@
-//! The `ravelin` command.
+//! The `ravelin` command: parse what was typed, pick a command, return its exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ravelin::cli::main()
+}

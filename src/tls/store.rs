@@ -27,6 +27,7 @@ pub enum UnknownName {
 /// The certificates of one listener.
 #[derive(Debug)]
 pub struct Store {
+    certificates: Vec<Arc<Certificate>>,
     exact: HashMap<Box<str>, Keys>,
     /// By the name without its first label: `*.example.org` is kept as `example.org`.
     wildcard: HashMap<Box<str>, Keys>,
@@ -47,8 +48,13 @@ impl Store {
         place: Option<&Place>,
         complaints: &mut Complaints,
     ) -> Option<Self> {
-        let mut store =
-            Self { exact: HashMap::new(), wildcard: HashMap::new(), default: Vec::new(), unknown };
+        let mut store = Self {
+            certificates: certificates.to_vec(),
+            exact: HashMap::new(),
+            wildcard: HashMap::new(),
+            default: Vec::new(),
+            unknown,
+        };
         for certificate in certificates {
             for name in &certificate.facts.names {
                 store.add(name, certificate, place, complaints);
@@ -59,6 +65,12 @@ impl Store {
             None => store.first_default(certificates, place, complaints)?,
         };
         Some(store)
+    }
+
+    /// Every certificate, in the operator's order.
+    #[must_use]
+    pub fn certificates(&self) -> &[Arc<Certificate>] {
+        &self.certificates
     }
 
     fn add(

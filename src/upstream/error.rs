@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::body::BodyError;
+use crate::observe::Origin;
 use crate::refusal::{Reason, Refusal};
 
 /// What went wrong.
@@ -83,6 +84,20 @@ pub struct Facts {
     /// Bytes of the request, head and framing included, that had gone out when the response head
     /// came.
     pub sent: u64,
+}
+
+impl Facts {
+    /// As the record of the request keeps it.
+    #[must_use]
+    pub fn seen(&self) -> Origin<'_> {
+        Origin {
+            member: self.member.as_deref().unwrap_or_default(),
+            connect: self.connect,
+            first_byte: self.first_byte,
+            reused: self.reused,
+            retries: self.attempts.saturating_sub(1),
+        }
+    }
 }
 
 impl Kind {

@@ -15,6 +15,7 @@ use http::header::{CONNECTION, COOKIE};
 use http::{HeaderName, Method};
 
 use super::names;
+use crate::guard::headers::UnderscoreHeaders;
 use crate::head::Head;
 use crate::http1::connection::tokens;
 use crate::http1::framing::RequestFraming;
@@ -48,19 +49,9 @@ pub struct Onward<'a> {
     /// Whether this is a WebSocket handshake that the path allows.
     pub websocket: bool,
     /// What happens to names with `_`.
-    pub underscores: Underscores,
+    pub underscores: UnderscoreHeaders,
     /// How the body ends; the only source of the framing field.
     pub framing: RequestFraming,
-}
-
-/// What happens to field names with `_`, which PHP and CGI take for `-`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Underscores {
-    /// They are left out.
-    #[default]
-    Drop,
-    /// They go on, except those that would be taken for a protected name.
-    Keep,
 }
 
 /// What happens to one field of the client's.
@@ -167,7 +158,7 @@ fn fate(name: &HeaderName, onward: &Onward<'_>, options: &Options<'_>) -> Fate {
     if *name == COOKIE {
         return if options.name(name) { Fate::Drop } else { Fate::Join };
     }
-    let keep = onward.underscores == Underscores::Keep;
+    let keep = onward.underscores == UnderscoreHeaders::Keep;
     let drop = names::is_protected(name.as_str(), keep) || (*name == TRACESTATE && !onward.tracestate);
     if drop || options.name(name) { Fate::Drop } else { Fate::Copy }
 }
@@ -299,7 +290,7 @@ mod tests {
             traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
             tracestate: false,
             websocket: false,
-            underscores: Underscores::Drop,
+            underscores: UnderscoreHeaders::Drop,
             framing: RequestFraming::None,
         }
     }
@@ -374,7 +365,7 @@ mod tests {
 
     #[test]
     fn names_that_php_folds_into_protected_ones_never_pass() {
-        let keep = Onward { underscores: Underscores::Keep, ..onward() };
+        let keep = Onward { underscores: UnderscoreHeaders::Keep, ..onward() };
         for name in [
             "X_Forwarded_For",
             "X-Forwarded_For",

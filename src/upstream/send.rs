@@ -48,6 +48,13 @@ pub struct Limits {
     pub body_idle: Duration,
 }
 
+/// TYPO3's cache-tag lines make response heads of more than 64 KiB.
+impl Default for Limits {
+    fn default() -> Self {
+        Self { response_head: 128 * 1024, body_idle: Duration::from_secs(30) }
+    }
+}
+
 /// One request, ready to go.
 #[derive(Debug)]
 pub struct Call {

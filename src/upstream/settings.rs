@@ -56,6 +56,16 @@ pub struct PoolPolicy {
     pub retry_after: Duration,
 }
 
+impl Policy {
+    /// Host and port of every member that is reached over TCP.
+    pub fn addresses(&self) -> impl Iterator<Item = (&str, u16)> {
+        self.members.iter().filter_map(|(endpoint, _)| match endpoint {
+            Endpoint::Net { host, port, .. } => Some((&**host, *port)),
+            Endpoint::Unix(_) => None,
+        })
+    }
+}
+
 impl Default for PoolPolicy {
     fn default() -> Self {
         Self {

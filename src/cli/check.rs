@@ -1,0 +1,50 @@
+//! `ravelin check`: everything that is wrong with a configuration, without starting.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::source::Source;
+use crate::config::complaint::Severity;
+use crate::generation::Generation;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    source: Source,
+
+    /// Count warnings as errors.
+    #[arg(long)]
+    strict: bool,
+}
+
+pub(super) fn main(arguments: &Arguments) -> ExitCode {
+    let loaded = match arguments.source.load() {
+        Ok(loaded) => loaded,
+        Err(message) => return super::complain(&message),
+    };
+    print!("{}", loaded.complaints);
+    let errors = loaded.complaints.iter().filter(|c| c.severity == Severity::Error).count();
+    let warnings = loaded.complaints.iter().count() - errors;
+    match &loaded.generation {
+        Some(generation) => println!("{} ({})", summary(generation), plural(warnings, "warning")),
+        None => println!("not usable: {}, {}", plural(errors, "error"), plural(warnings, "warning")),
+    }
+    match loaded.generation.is_some() && !(arguments.strict && warnings > 0) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
+
+fn summary(generation: &Generation) -> String {
+    format!(
+        "ok: generation {}, {}, {}",
+        generation.id,
+        plural(generation.listeners.len(), "listener"),
+        plural(generation.sites.len(), "site"),
+    )
+}
+
+fn plural(count: usize, word: &str) -> String {
+    format!("{count} {word}{}", if count == 1 { "" } else { "s" })
+}

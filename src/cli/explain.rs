@@ -1,0 +1,190 @@
+//! `ravelin explain`: step by step, what would happen to a request, and which line decides.
+//!
+//! It takes the same road as a request (`pipeline::decide`), so it cannot tell another story.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::process::ExitCode;
+
+use clap::Args;
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
+
+use super::source::Source;
+use crate::client::{Peer, TlsFacts};
+use crate::fields::Fields;
+use crate::gate::Witness;
+use crate::generation::Generation;
+use crate::harden;
+use crate::harden::observatory::{self, Cors, Redirect, Scan, Scripts};
+use crate::head::Head;
+use crate::pipeline::{self, Decision, Found};
+use crate::refusal::Refusal;
+use crate::step::Step;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The method: GET, POST, …
+    method: String,
+
+    /// The whole address, with scheme and host.
+    url: String,
+
+    /// The address that the request comes from.
+    #[arg(long, value_name = "IP", default_value = "203.0.113.9")]
+    from: IpAddr,
+
+    /// A header field, as often as needed.
+    #[arg(long, value_name = "NAME: VALUE")]
+    header: Vec<String>,
+
+    #[command(flatten)]
+    source: Source,
+}
+
+/// What the witness of an explanation writes down.
+#[derive(Default)]
+struct Story {
+    lines: Vec<String>,
+}
+
+impl Witness for Story {
+    fn would_block(&mut self, refusal: &Refusal) {
+        self.lines.push(row(refusal.reason.row().step, "would block", &blocked(refusal)));
+    }
+
+    fn passed(&mut self, step: Step, note: impl FnOnce() -> String) {
+        self.lines.push(row(step, "passed", &note()));
+    }
+}
+
+pub(super) fn main(arguments: &Arguments) -> ExitCode {
+    let request = match request(arguments) {
+        Ok(request) => request,
+        Err(message) => return super::complain(&message),
+    };
+    let generation = match arguments.source.generation() {
+        Ok(generation) => generation,
+        Err(code) => return code,
+    };
+    let peer = match peer(&generation, arguments) {
+        Ok(peer) => peer,
+        Err(message) => return super::complain(&message),
+    };
+    print!("{}", tell(&generation, &peer, request));
+    ExitCode::SUCCESS
+}
+
+/// The request as a client would have sent it.
+fn request(arguments: &Arguments) -> Result<Request<()>, String> {
+    let method = Method::from_bytes(arguments.method.as_bytes())
+        .map_err(|_| format!("`{}` is not a method", arguments.method))?;
+    let url: Uri = arguments.url.parse().map_err(|error| format!("`{}`: {error}", arguments.url))?;
+    let (Some(scheme), Some(authority)) = (url.scheme_str(), url.authority()) else {
+        return Err(format!("`{}` must be a whole address: https://www.example.org/path", arguments.url));
+    };
+    if !matches!(scheme, "http" | "https") {
+        return Err(format!("`{scheme}://` is neither http nor https: it would never get past the door"));
+    }
+    let mut request = Request::new(());
+    *request.method_mut() = method;
+    let target = url.path_and_query().map_or("/", |target| target.as_str());
+    *request.uri_mut() = target.parse().map_err(|error| format!("`{target}`: {error}"))?;
+    let host = HeaderValue::from_str(authority.as_str()).map_err(|error| error.to_string())?;
+    request.headers_mut().insert(http::header::HOST, host);
+    for field in &arguments.header {
+        let (name, value) = header(field)?;
+        request.headers_mut().append(name, value);
+    }
+    Ok(request)
+}
+
+fn header(field: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let (name, value) = field.split_once(':').ok_or_else(|| format!("`{field}` is not `Name: value`"))?;
+    let name = HeaderName::from_bytes(name.trim().as_bytes())
+        .map_err(|_| format!("`{name}` is not a header name"))?;
+    let value =
+        HeaderValue::from_str(value.trim()).map_err(|_| format!("`{value}` is not a header value"))?;
+    Ok((name, value))
+}
+
+/// A client at `--from` on the listener that the address names: by its port, or the first of its kind.
+fn peer(generation: &Generation, arguments: &Arguments) -> Result<Peer, String> {
+    let url: Uri = arguments.url.parse().map_err(|error| format!("`{}`: {error}", arguments.url))?;
+    let https = url.scheme_str() == Some("https");
+    let port = url.port_u16().unwrap_or(if https { 443 } else { 80 });
+    let kinds =
+        || generation.listeners.iter().enumerate().filter(|(_, listener)| listener.store.is_some() == https);
+    let found =
+        kinds().find(|(_, listener)| listener.settings.address.port() == port).or_else(|| kinds().next());
+    let Some((listener, chosen)) = found else {
+        let scheme = if https { "https" } else { "http" };
+        return Err(format!("no `[[listen]]` takes {scheme}: the connection would be refused"));
+    };
+    let host = url.host().unwrap_or_default().trim_end_matches('.').to_ascii_lowercase();
+    let tls =
+        https.then(|| TlsFacts { sni: Some(host.into()), version: "TLSv1.3", cipher: "", resumed: false });
+    Ok(Peer { addr: SocketAddr::new(arguments.from, 50_000), local: chosen.settings.address, tls, listener })
+}
+
+/// The whole explanation.
+fn tell(generation: &Generation, peer: &Peer, request: Request<()>) -> String {
+    let (parts, ()) = request.into_parts();
+    let head = Head::new(&parts);
+    let mut story = Story::default();
+    let mut found = Found::nothing(generation, peer);
+    let decision = pipeline::decide(generation, peer, head, &mut found, &mut story);
+    let status = match &decision {
+        Ok(Decision::Forward(errand)) => {
+            let members: Vec<&str> = errand.site.upstream.members().map(|(name, ..)| name).collect();
+            let path = if errand.verbatim { errand.target.path } else { &errand.path };
+            story.lines.push(row(Step::Origin, "asked", &format!("{} for {path}", members.join(" or "))));
+            StatusCode::OK
+        }
+        Ok(Decision::Redirect(reply)) => reply.status,
+        Err(refusal) => {
+            let said = refusal.reason.row();
+            story.lines.push(row(said.step, "REFUSED", &blocked(refusal)));
+            story.lines.push(format!("{:12}{:12}{}", "", "", said.advice));
+            said.status
+        }
+    };
+    let mut out = format!("{} {} from {}\n\n", parts.method, parts.uri, peer.addr.ip());
+    for line in &story.lines {
+        let _ = writeln!(out, "{line}");
+    }
+    let _ = writeln!(out, "\nRules of {}, which decide what leaves:\n", found.route.label());
+    for said in found.route.rules.written.decisions() {
+        let _ = writeln!(out, "  {:28} {:60} {}", said.header, said.rule, said.place.label());
+    }
+    let _ = writeln!(out, "\n{}", grade(&found, status));
+    out
+}
+
+/// The grade that an answer of an origin that sends nothing itself would get.
+fn grade(found: &Found<'_, '_>, status: StatusCode) -> String {
+    let mut fields = Fields::default();
+    fields.push(http::header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    let _ = harden::apply(&found.route.rules.harden, &found.facts(status), &mut fields);
+    let mut out = format!("An HTML page with status {} leaves with:\n\n", status.as_u16());
+    for (name, value) in fields.iter() {
+        let _ = writeln!(out, "  {name}: {}", String::from_utf8_lossy(value.as_bytes()));
+    }
+    let scan = Scan {
+        fields: &fields,
+        https: found.secure,
+        redirect: Redirect::ToHttps,
+        scripts: Scripts::default(),
+        cors: Cors::default(),
+    };
+    let report = observatory::score(&scan);
+    let _ = write!(out, "\nMDN HTTP Observatory, computed offline: {} ({})", report.score, report.grade);
+    out
+}
+
+fn row(step: Step, outcome: &str, note: &str) -> String {
+    format!("{:<12}{outcome:<12}{note}", step.name())
+}
+
+fn blocked(refusal: &Refusal) -> String {
+    format!("{} {}: {}", refusal.reason.status().as_u16(), refusal.reason.name(), refusal.detail)
+}

@@ -1,0 +1,171 @@
+//! Flags that stand for a configuration file: the sidecar's way.
+//!
+//! They are written out as the file that the user would have written, and from there take the same road
+//! as any file: one grammar, one set of complaints.
+
+use std::fmt::Write as _;
+
+use clap::Args;
+
+/// Each flag is also an environment variable; lists are separated by commas there.
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct Flags {
+    /// Where to listen, as often as needed: `https://0.0.0.0:8443`, `http://[::]:8080`.
+    #[arg(
+        long,
+        env = "RAVELIN_LISTEN",
+        value_name = "URL",
+        value_delimiter = ',',
+        conflicts_with = "config"
+    )]
+    pub(super) listen: Vec<String>,
+
+    /// The origin, as often as needed: `http://127.0.0.1:80`, `https://…`, `unix:/run/php.sock`.
+    #[arg(
+        long,
+        env = "RAVELIN_UPSTREAM",
+        value_name = "URL",
+        value_delimiter = ',',
+        conflicts_with = "config"
+    )]
+    pub(super) upstream: Vec<String>,
+
+    /// The certificate chain (PEM); with several, each goes with the key in the same place.
+    #[arg(long, env = "RAVELIN_CERT", value_name = "FILE", value_delimiter = ',', conflicts_with = "config")]
+    pub(super) cert: Vec<String>,
+
+    /// The certificate's private key (PEM).
+    #[arg(long, env = "RAVELIN_KEY", value_name = "FILE", value_delimiter = ',', conflicts_with = "config")]
+    pub(super) key: Vec<String>,
+
+    /// A host to serve, as often as needed; every host if none is given.
+    #[arg(long, env = "RAVELIN_HOST", value_name = "NAME", value_delimiter = ',', conflicts_with = "config")]
+    pub(super) host: Vec<String>,
+
+    /// The preset: `typo3` or `none`.
+    #[arg(long, env = "RAVELIN_PRESET", value_name = "NAME", default_value = "typo3")]
+    pub(super) preset: String,
+
+    /// The preset's level: `safe` cannot break a working site, `strict` goes further.
+    #[arg(long, env = "RAVELIN_LEVEL", value_name = "LEVEL", default_value = "safe")]
+    pub(super) level: String,
+
+    /// Proxies whose X-Forwarded-For is believed, as address ranges.
+    #[arg(long, env = "RAVELIN_TRUSTED_PROXIES", value_name = "CIDR", value_delimiter = ',')]
+    pub(super) trusted_proxies: Vec<String>,
+
+    /// Where metrics and readiness are served, for example `127.0.0.1:9145`; off if not given.
+    #[arg(long, env = "RAVELIN_ADMIN", value_name = "ADDRESS")]
+    pub(super) admin: Option<String>,
+
+    /// The access log's form: `json`, `combined` or `off`.
+    #[arg(long, env = "RAVELIN_ACCESS_LOG", value_name = "FORM", default_value = "json")]
+    pub(super) access_log: String,
+
+    /// Only watch: every rule reports what it would refuse, and refuses nothing.
+    #[arg(long, env = "RAVELIN_DRY_RUN")]
+    pub(super) dry_run: bool,
+}
+
+impl Flags {
+    /// Whether the flags say enough to stand for a file.
+    pub(super) fn given(&self) -> bool {
+        !self.listen.is_empty() || !self.upstream.is_empty()
+    }
+
+    /// The configuration file that these flags stand for.
+    pub(super) fn to_toml(&self) -> String {
+        let mut text = String::new();
+        for url in &self.listen {
+            let _ = writeln!(text, "[[listen]]\nurl = {}", quoted(url));
+            if url.starts_with("https:") {
+                let pairs: Vec<String> = self.cert.iter().enumerate().map(|(i, c)| self.pair(i, c)).collect();
+                let _ = writeln!(text, "certificates = [{}]", pairs.join(", "));
+            }
+            // A plain listener alone has nowhere to redirect to: it serves, for a balancer that ends TLS.
+            if url.starts_with("http:") && !self.listen.iter().any(|l| l.starts_with("https:")) {
+                let _ = writeln!(text, "plain = \"serve\"");
+            }
+        }
+        let _ = writeln!(text, "[log]\naccess = {}", quoted(&self.access_log));
+        if let Some(admin) = &self.admin {
+            let _ = writeln!(text, "[admin]\nlisten = {}", quoted(admin));
+        }
+        if !self.trusted_proxies.is_empty() {
+            let _ = writeln!(text, "[client]\ntrusted_proxies = {}", list(&self.trusted_proxies));
+        }
+        if self.dry_run {
+            let _ = writeln!(text, "[rules]\nmode = \"report\"");
+        }
+        let hosts = if self.host.is_empty() { vec!["*".to_owned()] } else { self.host.clone() };
+        let _ = writeln!(
+            text,
+            "[[site]]\nhosts = {}\nupstream = {}\npreset = {}\nlevel = {}",
+            list(&hosts),
+            list(&self.upstream),
+            quoted(&self.preset),
+            quoted(&self.level)
+        );
+        text
+    }
+
+    fn pair(&self, index: usize, cert: &str) -> String {
+        match self.key.get(index) {
+            Some(key) => format!("{{ chain = {}, key = {} }}", quoted(cert), quoted(key)),
+            None => format!("{{ chain = {} }}", quoted(cert)),
+        }
+    }
+}
+
+fn list(items: &[String]) -> String {
+    let quoted: Vec<String> = items.iter().map(|item| self::quoted(item)).collect();
+    format!("[{}]", quoted.join(", "))
+}
+
+/// A TOML basic string (TOML 1.0, "String"): quotes, backslashes and control characters are escaped.
+fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => {
+                out.push('\\');
+                out.push(c);
+            }
+            c if c.is_control() => {
+                let _ = write!(out, "\\u{:04X}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_become_the_file_that_one_would_have_written() {
+        let flags = Flags {
+            listen: vec!["https://0.0.0.0:8443".into(), "http://0.0.0.0:8080".into()],
+            upstream: vec!["http://127.0.0.1:80".into()],
+            cert: vec!["chain.pem".into()],
+            key: vec!["key.pem".into()],
+            preset: "typo3".into(),
+            level: "safe".into(),
+            access_log: "json".into(),
+            ..Flags::default()
+        };
+        let text = flags.to_toml();
+        assert!(text.contains("certificates = [{ chain = \"chain.pem\", key = \"key.pem\" }]"), "{text}");
+        assert!(text.contains("hosts = [\"*\"]"), "{text}");
+        assert!(!text.contains("plain"), "a redirect needs no word: {text}");
+    }
+
+    #[test]
+    fn nothing_typed_can_leave_its_quotes() {
+        assert_eq!(quoted("a\"b\\c\nd"), "\"a\\\"b\\\\c\\u000Ad\"");
+    }
+}

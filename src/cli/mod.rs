@@ -1,0 +1,53 @@
+//! The command line: what a user types, and which command answers.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod check;
+mod config;
+mod explain;
+mod flags;
+mod health;
+mod run;
+mod source;
+
+/// A security reverse proxy that stands in front of a TYPO3 web server.
+#[derive(Debug, Parser)]
+#[command(name = "ravelin", version, about, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Stand in front of a web server, from a file or from flags alone.
+    Run(run::Arguments),
+    /// Read the configuration and say everything that is wrong with it, without starting.
+    Check(check::Arguments),
+    /// Say step by step what would happen to a request, and which line decides.
+    Explain(explain::Arguments),
+    /// Print the annotated default configuration.
+    Config(config::Arguments),
+    /// Ask a running Ravelin whether it is ready (for container health checks).
+    Health(health::Arguments),
+}
+
+/// Runs the command that was typed.
+#[must_use]
+pub fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Run(arguments) => run::main(arguments),
+        Command::Check(arguments) => check::main(&arguments),
+        Command::Explain(arguments) => explain::main(&arguments),
+        Command::Config(arguments) => config::main(&arguments),
+        Command::Health(arguments) => health::main(&arguments),
+    }
+}
+
+/// Says on standard error why a command could not do its work.
+fn complain(message: &str) -> ExitCode {
+    eprintln!("ravelin: {message}");
+    ExitCode::FAILURE
+}

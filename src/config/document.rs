@@ -1,0 +1,234 @@
+//! The whole file: every table at the top, put together into a generation.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+use super::complaint::{Complaints, Place, Source};
+use super::layer::{self, Layer, Level};
+use super::section::{Placed, Reading, Section, Text};
+use super::site;
+use super::units::Size;
+use crate::admin;
+use crate::client;
+use crate::clock;
+use crate::generation::{Generation, Listener, Shutdown};
+use crate::guard::host::{self, HostTable};
+use crate::guard::{framing, pace};
+use crate::listen;
+use crate::observe;
+use crate::runtime::worker_count;
+use crate::site::{Area, Route, Site};
+use crate::tls::load::{self, Files};
+use crate::tls::store::{Store, UnknownName};
+use crate::upstream;
+
+/// Reads `source` and compiles it. What is wrong is in `reading.complaints`; `None` if it is not TOML at
+/// all or lacks what everything else stands on.
+pub fn read(source: &Arc<Source>, reading: &mut Reading<'_>) -> Option<Generation> {
+    let (document, faults) = DeTable::parse_recoverable(&source.text);
+    for fault in &faults {
+        let place = fault.span().map(|span| Place { source: Arc::clone(source), span });
+        reading.complaints.error(place.as_ref(), fault.message(), syntax_hint(fault.message()));
+    }
+    if !faults.is_empty() {
+        return None;
+    }
+    let mut root = Section::root(document.get_ref(), source);
+    let raw = Raw::read(&mut root, reading);
+    root.finish(reading);
+    raw.compile(source, reading)
+}
+
+fn syntax_hint(message: &str) -> Option<String> {
+    message.contains("duplicate").then(|| "a key may stand only once; keep one of the lines".to_owned())
+}
+
+/// The file as it was written.
+struct Raw {
+    listeners: Vec<listen::settings::Raw>,
+    limits: Limits,
+    client: client::Raw,
+    log: observe::settings::Raw,
+    admin: admin::settings::Raw,
+    shutdown: Shutdown,
+    unknown_host: host::Raw,
+    layer: Layer,
+    sites: Vec<site::Raw>,
+}
+
+impl Raw {
+    fn read(root: &mut Section<'_>, reading: &mut Reading<'_>) -> Self {
+        let listeners = root
+            .sections(reading, "listen")
+            .into_iter()
+            .map(|section| listen::settings::Raw::read(section, reading))
+            .collect();
+        Self {
+            listeners,
+            limits: Limits::read(root, reading),
+            client: client::Raw::read(root, reading),
+            log: root
+                .section(reading, "log")
+                .map(|section| observe::settings::Raw::read(section, reading))
+                .unwrap_or_default(),
+            admin: root
+                .section(reading, "admin")
+                .map(|section| admin::settings::Raw::read(section, reading))
+                .unwrap_or_default(),
+            shutdown: read_shutdown(root, reading),
+            unknown_host: host::Raw::read(root, reading),
+            layer: Layer::read(root, reading),
+            sites: root
+                .sections(reading, "site")
+                .into_iter()
+                .map(|section| site::Raw::read(section, reading))
+                .collect(),
+        }
+    }
+
+    fn compile(self, source: &Arc<Source>, reading: &mut Reading<'_>) -> Option<Generation> {
+        let whole = Place { source: Arc::clone(source), span: 0..0 };
+        if self.sites.is_empty() {
+            let hint = "add `[[site]]` with `hosts` and `upstream`; `ravelin config default` shows one";
+            reading.complaints.error(Some(&whole), "there is no `[[site]]`", Some(hint.to_owned()));
+        }
+        if self.listeners.is_empty() {
+            let hint = "add `[[listen]]` with e.g. `url = \"https://0.0.0.0:443\"`";
+            reading.complaints.error(Some(&whole), "there is no `[[listen]]`", Some(hint.to_owned()));
+        }
+        let listeners = listeners(self.listeners, &mut reading.complaints);
+        let workers = worker_count(self.limits.workers);
+        let outside = outside(&self.layer, reading)?;
+        let mut hosts = Vec::new();
+        let mut sites: Vec<Site> = Vec::new();
+        for raw in self.sites {
+            let patterns = raw.hosts.clone();
+            hosts.extend(patterns.into_iter().map(|host| (host, sites.len())));
+            sites.push(raw.compile(sites.len(), &self.layer, self.limits.origin, workers, reading));
+        }
+        Some(Generation {
+            id: identity(source, &listeners),
+            listeners,
+            workers,
+            limits: self.limits.connections.compile(&mut reading.complaints),
+            framing: self.limits.framing.compile(&mut reading.complaints),
+            pace: self.limits.pace.compile(&mut reading.complaints),
+            client: self.client.compile(&mut reading.complaints),
+            hosts: HostTable::compile(hosts, &mut reading.complaints),
+            sites,
+            unknown_host: self.unknown_host.compile(&mut reading.complaints),
+            outside,
+            log: self.log.compile(&mut reading.complaints),
+            admin: self.admin.compile(&mut reading.complaints).listen,
+            shutdown: self.shutdown,
+        })
+    }
+}
+
+/// The rules for a request of no site: the preset's safe headers with the file's laid over them.
+fn outside(file: &Layer, reading: &mut Reading<'_>) -> Option<Route> {
+    let mut layers = layer::preset("typo3", Level::Safe, None, reading);
+    layers.iter_mut().for_each(|layer| layer.paths.clear());
+    layers.push(Layer { rules: file.rules.clone(), paths: Vec::new() });
+    layer::routes(&layers, &mut reading.complaints).pop().map(|route| Route { area: Area::Frontend, ..route })
+}
+
+fn read_shutdown(root: &mut Section<'_>, reading: &mut Reading<'_>) -> Shutdown {
+    let default = Shutdown::default();
+    let Some(mut section) = root.section(reading, "shutdown") else { return default };
+    let mut time = |key, otherwise| {
+        section
+            .get::<Text<Duration>>(reading, key)
+            .map_or(otherwise, |placed: Placed<Text<Duration>>| placed.value.0)
+    };
+    let shutdown = Shutdown {
+        drain_delay: time("drain_delay", default.drain_delay),
+        grace: time("grace", default.grace),
+    };
+    section.finish(reading);
+    shutdown
+}
+
+/// `[limits]`, which several rooms read their own keys from.
+#[derive(Default)]
+struct Limits {
+    connections: listen::limits::Raw,
+    framing: framing::Raw,
+    pace: pace::Raw,
+    origin: upstream::Limits,
+    workers: usize,
+}
+
+impl Limits {
+    fn read(root: &mut Section<'_>, reading: &mut Reading<'_>) -> Self {
+        let Some(mut section) = root.section(reading, "limits") else { return Self::default() };
+        let default = upstream::Limits::default();
+        let limits = Self {
+            connections: listen::limits::Raw::read(&mut section, reading),
+            framing: framing::Raw::read(&mut section, reading),
+            pace: pace::Raw::read(&mut section, reading),
+            origin: upstream::Limits {
+                response_head: section
+                    .get::<Text<Size>>(reading, "response_head")
+                    .and_then(|placed| usize::try_from(placed.value.0.0).ok())
+                    .unwrap_or(default.response_head),
+                body_idle: section
+                    .get::<Text<Duration>>(reading, "body_idle")
+                    .map_or(default.body_idle, |placed| placed.value.0),
+            },
+            workers: section
+                .get::<u64>(reading, "workers")
+                .and_then(|placed| usize::try_from(placed.value).ok())
+                .unwrap_or_default(),
+        };
+        section.finish(reading);
+        limits
+    }
+}
+
+/// The listeners with their certificates loaded.
+fn listeners(raw: Vec<listen::settings::Raw>, complaints: &mut Complaints) -> Vec<Listener> {
+    listen::settings::Raw::compile(raw, complaints)
+        .into_iter()
+        .map(|settings| {
+            let store = match &settings.service {
+                listen::settings::Service::Https(https) => store(https, &settings.place, complaints),
+                _ => None,
+            };
+            Listener { settings, store: store.map(Arc::new) }
+        })
+        .collect()
+}
+
+fn store(https: &listen::settings::Https, place: &Place, complaints: &mut Complaints) -> Option<Store> {
+    let mut certificates = Vec::new();
+    for pair in &https.certificates {
+        let files = Files { chain: &pair.chain.value, key: &pair.key.value };
+        certificates.extend(load::load(files, clock::wall(), Some(&pair.chain.place), complaints));
+    }
+    if certificates.is_empty() {
+        return None;
+    }
+    let default = https.default_certificate.as_ref();
+    let unknown = match https.unknown_sni {
+        listen::settings::UnknownSni::Default => UnknownName::Default,
+        listen::settings::UnknownSni::Refuse => UnknownName::Refuse,
+    };
+    let place = default.map_or(place, |name| &name.place);
+    Store::new(&certificates, default.map(|name| name.value.as_str()), unknown, Some(place), complaints)
+}
+
+/// The name of a generation: twelve hexadecimal digits of a hash of everything it was built from. It tells
+/// generations apart; it proves nothing.
+fn identity(source: &Source, listeners: &[Listener]) -> Box<str> {
+    let mut hash = DefaultHasher::new();
+    (env!("CARGO_PKG_VERSION"), &source.text).hash(&mut hash);
+    let stores = listeners.iter().filter_map(|listener| listener.store.as_ref());
+    for certificate in stores.flat_map(|store| store.certificates()) {
+        certificate.key.cert.iter().for_each(|der| der.as_ref().hash(&mut hash));
+    }
+    format!("{:012x}", hash.finish() >> 16).into()
+}

@@ -1,0 +1,96 @@
+//! The rules that merge: what may stand at the top of the file, in a site, in a path, and in a preset.
+
+use std::time::Duration;
+
+use super::complaint::Complaints;
+use super::section::{Placed, Reading, Section, Text};
+use crate::guard::{headers, method, modes, size, upgrade};
+use crate::harden;
+
+/// What one layer wrote. Everything is optional: what a layer does not mention, it does not touch.
+#[derive(Clone, Debug, Default)]
+pub struct Raw {
+    modes: modes::Raw,
+    methods: method::Raw,
+    headers: headers::Raw,
+    size: size::Raw,
+    upgrade: upgrade::Raw,
+    first_byte: Option<Placed<Duration>>,
+    harden: harden::Raw,
+}
+
+/// What it means for one route: every policy that a guard or the hardening step is given.
+#[derive(Debug)]
+pub struct Rules {
+    /// Off, report or enforce, rule by rule.
+    pub modes: modes::Modes,
+    /// Which methods may be used.
+    pub methods: method::Policy,
+    /// Which request fields go on to the origin.
+    pub headers: headers::Policy,
+    /// How large a body may be.
+    pub size: size::Policy,
+    /// Whether WebSocket is allowed.
+    pub upgrade: upgrade::Policy,
+    /// How long the origin may take to its first byte.
+    pub first_byte: Duration,
+    /// What leaves the house.
+    pub harden: harden::Policy,
+    /// Where the rules that decide were written, for `ravelin explain`.
+    pub written: Raw,
+}
+
+/// The time an origin has to its first byte where nothing else is said; nginx's `proxy_read_timeout`.
+pub const FIRST_BYTE: Duration = Duration::from_secs(60);
+
+impl Raw {
+    /// Reads the keys of this layer; the caller closes the section.
+    pub fn read(section: &mut Section<'_>, reading: &mut Reading<'_>) -> Self {
+        Self {
+            modes: modes::Raw::read(section, reading),
+            methods: method::Raw::read(section, reading),
+            headers: headers::Raw::read(section, reading),
+            size: size::Raw::read(section, reading),
+            upgrade: upgrade::Raw::read(section, reading),
+            first_byte: section
+                .get::<Text<Duration>>(reading, "first_byte")
+                .map(|placed| placed.map(|text| text.0)),
+            harden: harden::Raw::read(section, reading),
+        }
+    }
+
+    /// This layer with a more specific one laid over it.
+    #[must_use]
+    pub fn over(self, specific: Raw) -> Raw {
+        Raw {
+            modes: self.modes.over(specific.modes),
+            methods: self.methods.over(specific.methods),
+            headers: self.headers.over(specific.headers),
+            size: self.size.over(specific.size),
+            upgrade: self.upgrade.over(specific.upgrade),
+            first_byte: specific.first_byte.or(self.first_byte),
+            harden: self.harden.over(specific.harden),
+        }
+    }
+
+    /// Which line decides each response header, for `ravelin explain`.
+    #[must_use]
+    pub fn decisions(&self) -> Vec<harden::Said> {
+        self.harden.describe()
+    }
+
+    /// What the merged layers mean.
+    pub fn compile(self, complaints: &mut Complaints) -> Rules {
+        let written = self.clone();
+        Rules {
+            modes: self.modes.compile(complaints),
+            methods: self.methods.compile(complaints),
+            headers: self.headers.compile(complaints),
+            size: self.size.compile(complaints),
+            upgrade: self.upgrade.compile(complaints),
+            first_byte: self.first_byte.map_or(FIRST_BYTE, |placed| placed.value),
+            harden: self.harden.compile(complaints),
+            written,
+        }
+    }
+}

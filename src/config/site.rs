@@ -1,0 +1,73 @@
+//! `[[site]]`: its hosts, its origin, and the layers that its rules come from.
+
+use super::complaint::Place;
+use super::layer::{self, Layer, Level};
+use super::section::{Placed, Reading, Section, Text};
+use crate::guard::host::HostPattern;
+use crate::harden::OriginAuthority;
+use crate::observe::SiteId;
+use crate::site::Site;
+use crate::upstream::{self, Upstream};
+
+/// One `[[site]]` as it was written.
+pub struct Raw {
+    /// Which hosts it answers to.
+    pub hosts: Vec<Placed<HostPattern>>,
+    preset: Vec<Layer>,
+    upstream: upstream::settings::Raw,
+    layer: Layer,
+    place: Place,
+}
+
+impl Raw {
+    /// Reads the whole table.
+    pub fn read(mut section: Section<'_>, reading: &mut Reading<'_>) -> Self {
+        let place = section.place.clone();
+        let hosts = section
+            .get::<Vec<Placed<Text<HostPattern>>>>(reading, "hosts")
+            .map(|list| list.value.into_iter().map(|host| host.map(|text| text.0)).collect::<Vec<_>>())
+            .unwrap_or_default();
+        if hosts.is_empty() && !reading.complaints.has_errors() {
+            let hint = Some("write `hosts = [\"www.example.org\"]`, or `[\"*\"]` for every host".to_owned());
+            reading.complaints.error(Some(&place), "this `[[site]]` has no `hosts`", hint);
+        }
+        let preset = section.get::<String>(reading, "preset");
+        let level = section.get::<Text<Level>>(reading, "level").map(|l| l.value.0).unwrap_or_default();
+        let name = preset.as_ref().map_or("none", |p| p.value.as_str());
+        let preset = layer::preset(name, level, preset.as_ref().map(|p| &p.place), reading);
+        let upstream = upstream::settings::Raw::read(&mut section, reading);
+        let layer = Layer::read(&mut section, reading);
+        section.finish(reading);
+        Self { hosts, preset, upstream, layer, place }
+    }
+
+    /// The site with its routes; `file` is the layer between preset and site.
+    pub fn compile(
+        self,
+        index: usize,
+        file: &Layer,
+        limits: upstream::Limits,
+        workers: usize,
+        reading: &mut Reading<'_>,
+    ) -> Site {
+        let mut layers = self.preset;
+        layers.push(file.clone());
+        layers.push(self.layer);
+        let routes = layer::routes(&layers, &mut reading.complaints);
+        let origin = self.upstream.compile(&mut reading.complaints);
+        let upstream = Upstream::new(&origin, limits, workers);
+        let name = self.hosts.first().map_or_else(|| "*".into(), |host| host.value.to_string().into());
+        Site {
+            name,
+            index,
+            meter: SiteId::OTHER,
+            origin_authorities: origin
+                .addresses()
+                .map(|(host, port)| OriginAuthority { host: host.into(), port })
+                .collect(),
+            upstream,
+            routes,
+            place: self.place,
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! The control thread: signals, reloads, and how it all ends.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{sleep, timeout};
+
+use crate::admin::{self, State};
+use crate::config::complaint::Severity;
+use crate::drain::Phase;
+use crate::server::{House, Reload};
+
+/// The signals that matter here.
+struct Signals {
+    hang_up: Signal,
+    user1: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+/// How somebody wants it to end.
+enum Stop {
+    /// SIGTERM: balancers are to notice first.
+    Gently,
+    /// SIGINT, Ctrl-C: a person waits at the terminal.
+    Soon,
+}
+
+/// Serves until a signal ends it; comes back when the last connection is over or the grace has passed.
+pub async fn run(house: &House, admin: Option<TcpListener>, reload: &Reload, ready: impl FnOnce()) {
+    let mut signals = match Signals::new() {
+        Ok(signals) => signals,
+        Err(error) => {
+            tracing::error!(%error, "signals cannot be received");
+            return house.drain.advance(Phase::Killed);
+        }
+    };
+    if let Some(listener) = admin.and_then(|socket| tokio::net::TcpListener::from_std(socket).ok()) {
+        let mut watch = house.drain.watch();
+        let stop = async move { watch.reached(Phase::Killed).await };
+        tokio::spawn(admin::serve(listener, house.observe.clone(), house.readiness.clone(), stop));
+    }
+    house.readiness.set(State::Ready);
+    ready();
+    let stop = loop {
+        tokio::select! {
+            _ = signals.hang_up.recv() => reload_now(house, reload),
+            _ = signals.user1.recv() => reopen(house),
+            _ = signals.terminate.recv() => break Stop::Gently,
+            _ = signals.interrupt.recv() => break Stop::Soon,
+        }
+    };
+    house.readiness.set(State::Draining);
+    house.drain.advance(Phase::Draining);
+    let shutdown = house.live.load().shutdown;
+    let delay = match stop {
+        Stop::Gently => shutdown.drain_delay,
+        Stop::Soon => Duration::ZERO,
+    };
+    tracing::info!(?delay, grace = ?shutdown.grace, connections = house.drain.live(), "stopping");
+    tokio::select! {
+        () = end(house, delay, shutdown.grace) => {}
+        () = signals.again() => tracing::warn!(connections = house.drain.live(), "stopping at once"),
+    }
+    house.drain.advance(Phase::Killed);
+}
+
+/// Serves on for `delay`, then lets what is under way finish within `grace`.
+async fn end(house: &House, delay: Duration, grace: Duration) {
+    sleep(delay).await;
+    house.drain.advance(Phase::Closing);
+    // The accept loops take what the kernel still holds before the connections are counted.
+    sleep(Duration::from_millis(20)).await;
+    if timeout(grace, house.drain.empty()).await.is_err() {
+        tracing::warn!(connections = house.drain.live(), "the grace is over; what is open is cut");
+    }
+}
+
+fn reload_now(house: &House, reload: &Reload) {
+    let loaded = match reload() {
+        Ok(loaded) => loaded,
+        Err(message) => return failed(house, &message),
+    };
+    for complaint in loaded.complaints.iter() {
+        match complaint.severity {
+            Severity::Error => tracing::error!("{complaint}"),
+            Severity::Warning => tracing::warn!("{complaint}"),
+        }
+    }
+    match loaded
+        .generation
+        .ok_or_else(|| "the configuration has errors".to_owned())
+        .and_then(|g| house.reload(g))
+    {
+        Ok(()) => {}
+        Err(message) => failed(house, &message),
+    }
+}
+
+fn failed(house: &House, message: &str) {
+    house.observe.reload_failed();
+    let generation = house.live.load();
+    tracing::error!(generation = %generation.id, "reload failed, nothing has changed: {message}");
+}
+
+fn reopen(house: &House) {
+    match house.observe.reopen() {
+        Ok(()) => tracing::info!("access log opened again"),
+        Err(error) => {
+            tracing::error!(%error, "the access log could not be opened again; the old one stays in use")
+        }
+    }
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            hang_up: signal(SignalKind::hangup())?,
+            user1: signal(SignalKind::user_defined1())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Another signal to stop.
+    async fn again(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! A generation: one configuration, compiled, immutable, with a name.
+//!
+//! A reload builds a new one, checks all of it, and swaps it in; a request under way keeps the one it
+//! started with. What a generation holds is everything that can be computed at load.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::client;
+use crate::guard::host::{self, HostTable};
+use crate::guard::{framing, pace};
+use crate::listen;
+use crate::observe::{self, Observe};
+use crate::site::{Route, Site};
+use crate::tls::store::Store;
+
+/// One configuration, ready to serve.
+#[derive(Debug)]
+pub struct Generation {
+    /// The hash of everything it was built from, twelve hexadecimal digits.
+    pub id: Box<str>,
+    /// Where clients connect, in the order of the file.
+    pub listeners: Vec<Listener>,
+    /// How many threads serve.
+    pub workers: usize,
+    /// Caps and times of connections.
+    pub limits: listen::limits::Policy,
+    /// What a request head may be.
+    pub framing: framing::Policy,
+    /// How slowly a request body may come.
+    pub pace: pace::Policy,
+    /// Whose forwarded addresses are believed.
+    pub client: client::Policy,
+    /// The sites, in the order of the file.
+    pub sites: Vec<Site>,
+    /// Which site a host belongs to: the number in `sites`.
+    pub hosts: HostTable<usize>,
+    /// What is said about a host that belongs to no site.
+    pub unknown_host: host::Policy,
+    /// What holds for a request that belongs to no site: refusals are hardened by it.
+    pub outside: Route,
+    /// The access log and diagnostics.
+    pub log: observe::settings::Policy,
+    /// Where metrics and readiness are served.
+    pub admin: Option<SocketAddr>,
+    /// How a stop goes.
+    pub shutdown: Shutdown,
+}
+
+/// One `[[listen]]`, compiled.
+#[derive(Debug)]
+pub struct Listener {
+    /// Its address and what it does.
+    pub settings: listen::settings::Policy,
+    /// Its certificates, if it speaks TLS.
+    pub store: Option<Arc<Store>>,
+}
+
+impl Generation {
+    /// Gives every site its number in the metrics; before it is put in force.
+    pub fn register(&mut self, observe: &Observe) {
+        for site in &mut self.sites {
+            site.meter = observe.site(&site.name);
+        }
+    }
+}
+
+/// How a stop goes: readiness off and serving on, then finishing what is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shutdown {
+    /// How long it serves on after readiness went off, so that balancers notice.
+    pub drain_delay: Duration,
+    /// How long requests under way may take to finish.
+    pub grace: Duration,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { drain_delay: Duration::from_secs(5), grace: Duration::from_secs(30) }
+    }
+}

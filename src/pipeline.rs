@@ -1,0 +1,314 @@
+//! The road of a request, top to bottom. Read this file and you know the product.
+//!
+//! ```text
+//! answer()      the shell: one generation, one record, nothing leaves unhardened
+//!   serve()       decide, then ask the origin
+//!     decide()      order is policy: cheap before dear, stateless before stateful, head before body
+//!       1 one clear message, and for whom?   framing · host → site
+//!       2 who asks?                          client identity
+//!       3 what is asked?                     scheme · path (normalised once) · method · headers
+//!       4 what does it carry?                size
+//!     5 ask the origin                       rewrite · send (pool, retry, timeouts)
+//!   6 what leaves the house                  harden, for this site, path and status
+//! ```
+
+use std::borrow::Cow;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use http::{Method, Request, Response};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+
+use crate::body::Body;
+use crate::client::{self, Client, Peer};
+use crate::clock;
+use crate::config::units::Mode;
+use crate::gate::{Witness, gate};
+use crate::generation::Generation;
+use crate::guard::host::Authority;
+use crate::guard::pace::Meter;
+use crate::guard::target::{Form, Target};
+use crate::guard::upgrade::Upgrade;
+use crate::guard::{framing, headers, host, method, path, size, target, upgrade};
+use crate::harden;
+use crate::head::Head;
+use crate::observe::Record;
+use crate::redirect;
+use crate::refusal::{Reason, Refusal};
+use crate::reply::Reply;
+use crate::server::Worker;
+use crate::site::{Route, Site};
+use crate::step::Step;
+use crate::upstream::{Call, rewrite};
+
+/// Answers one request: the shell around the road. Whatever happens inside, exactly one reply leaves, it
+/// is hardened, and one record is written once its last byte is out or the client is gone.
+pub async fn answer(worker: Arc<Worker>, peer: Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
+    let generation = worker.live().load();
+    let (mut parts, incoming) = request.into_parts();
+    let on_upgrade = parts.extensions.remove::<OnUpgrade>();
+    let head = Head::new(&parts);
+    let mut record = worker.record(&generation, &peer, &head);
+    let mut found = Found::nothing(&generation, &peer);
+    let road = serve(&worker, &generation, &peer, head, incoming, on_upgrade, &mut found, &mut record);
+    let outcome = AssertUnwindSafe(road).catch_unwind().await;
+    let outcome = outcome.unwrap_or_else(|_| Err(worker.panicked()));
+    let mut reply = outcome.unwrap_or_else(|refusal| {
+        record.refused(&refusal);
+        harden::page::refusal(&refusal, record.id(), &head)
+    });
+    found.harden(&worker, &mut reply);
+    record.answered(clock::now(), reply.status);
+    if head.method() == Method::HEAD {
+        record.complete();
+    }
+    reply.body = reply.body.recorded(record);
+    reply.into_response()
+}
+
+/// Decides, and asks the origin if there is something to ask.
+#[expect(clippy::too_many_arguments, reason = "the road reads what it reads; a bag of them would hide it")]
+async fn serve<'g, 'r>(
+    worker: &Worker,
+    generation: &'g Generation,
+    peer: &Peer,
+    head: Head<'r>,
+    incoming: Incoming,
+    on_upgrade: Option<OnUpgrade>,
+    found: &mut Found<'g, 'r>,
+    record: &mut Record,
+) -> Result<Reply, Refusal> {
+    match decide(generation, peer, head, found, record)? {
+        Decision::Redirect(reply) => Ok(reply),
+        Decision::Forward(errand) => {
+            let upstream = &errand.site.upstream;
+            let call = errand.call(generation, peer, head, incoming, found.secure, record)?;
+            let answer = upstream.send(worker.index, call).await;
+            let facts = answer.as_ref().map_or_else(|error| &error.facts, |answer| &answer.facts);
+            record.origin(&facts.seen());
+            let answer = answer?;
+            if let (Some(tunnel), Some(on_upgrade)) = (answer.tunnel, on_upgrade) {
+                worker.join(tunnel, on_upgrade);
+            }
+            Ok(answer.reply)
+        }
+    }
+}
+
+/// Every decision that needs no body and no origin, in order. The only road: requests, `ravelin explain`
+/// and the tests all take it.
+pub fn decide<'g, 'r>(
+    generation: &'g Generation,
+    peer: &Peer,
+    head: Head<'r>,
+    found: &mut Found<'g, 'r>,
+    witness: &mut impl Witness,
+) -> Result<Decision<'g, 'r>, Refusal> {
+    // 1 · One clear message, and for whom? Always enforced: every later step stands on these facts.
+    framing::check(&generation.framing, &head)?;
+    let target = target::read(&head)?;
+    witness.passed(Step::Framing, || format!("{} {:?}", head.method(), head.version()));
+    let authority = host::authority(&head, &target)?;
+    found.authority = Some(authority.clone());
+    let site = select(generation, peer, &authority, witness)?;
+    found.enter(site);
+    witness.found_site(site);
+    witness.passed(Step::Host, || format!("site {} ({})", site.name, site.place.label()));
+
+    // 2 · Who asks?
+    let client = client::identify(&generation.client, peer, &head);
+    found.secure |= client.secure;
+    witness.found_client(&client, &head);
+    witness.passed(Step::Client, || client.addr.to_string());
+
+    // 3 · What is asked? The redirect comes before the path: it repeats what the client wrote.
+    if let Some(reply) = redirect::check(generation, peer, found.secure, &head, &target, &authority) {
+        witness.passed(Step::Scheme, || redirect::describe(&reply));
+        return Ok(Decision::Redirect(reply));
+    }
+    witness.passed(Step::Scheme, || if found.secure { "https".to_owned() } else { "http".to_owned() });
+    let (path, verbatim) = normalise(site, &target, witness)?;
+    let route = site.route(&path).unwrap_or(found.route);
+    found.route = route;
+    witness.found_route(route);
+    witness.passed(Step::Path, || format!("{path}, by the rules of {}", route.label()));
+    let rules = &route.rules;
+    gate(witness, rules.modes.method, || method::check(&rules.methods, head.method()))?;
+    witness.passed(Step::Method, || head.method().to_string());
+    gate(witness, rules.modes.headers, || headers::check(&rules.headers, &head))?;
+    let upgrade = upgrade::check(&rules.upgrade, &head)?;
+    witness.passed(Step::Headers, || format!("{} fields", head.len()));
+
+    // 4 · What does it carry? What comes without a length is counted while it streams.
+    size::check(&rules.size, &head)?;
+    witness.passed(Step::Size, || format!("at most {} bytes", rules.size.body_size));
+    Ok(Decision::Forward(Errand { site, route, client, authority, path, verbatim, target, upgrade }))
+}
+
+/// What has been found out about a request so far: enough to harden whatever leaves, even a refusal in
+/// the middle of the road.
+#[derive(Debug)]
+pub struct Found<'g, 'r> {
+    /// The site, once the host is known.
+    pub site: Option<&'g Site>,
+    /// The route; until the path is known, the site's own rules, and before that those that hold outside
+    /// of every site.
+    pub route: &'g Route,
+    /// Host and port as the client named them.
+    pub authority: Option<Authority<'r>>,
+    /// Whether the client came by https.
+    pub secure: bool,
+}
+
+/// What is to be done with a request that no rule refuses.
+#[derive(Debug)]
+pub enum Decision<'g, 'r> {
+    /// The client is sent to https.
+    Redirect(Reply),
+    /// The origin is asked.
+    Forward(Errand<'g, 'r>),
+}
+
+/// What the origin is asked, and under which rules.
+#[derive(Debug)]
+pub struct Errand<'g, 'r> {
+    /// The site.
+    pub site: &'g Site,
+    /// The route.
+    pub route: &'g Route,
+    /// Who asks.
+    pub client: Client,
+    /// Host and port as the client named them.
+    pub authority: Authority<'r>,
+    /// The normalised path, which the rules saw.
+    pub path: Cow<'r, str>,
+    /// Whether the origin gets the path as the client wrote it: the rule is not enforced.
+    pub verbatim: bool,
+    /// The request target as it came.
+    pub target: Target<'r>,
+    /// Whether this is a WebSocket handshake.
+    pub upgrade: Upgrade,
+}
+
+/// The site of an authority. TLS that was negotiated for one site is not used for another one
+/// (RFC 9110 section 7.4).
+fn select<'g>(
+    generation: &'g Generation,
+    peer: &Peer,
+    authority: &Authority<'_>,
+    witness: &mut impl Witness,
+) -> Result<&'g Site, Refusal> {
+    let number = generation.hosts.get(&authority.host);
+    let Some(site) = number.and_then(|number| generation.sites.get(*number)) else {
+        let refusal = generation.unknown_host.unknown(authority);
+        let Some(first) = generation.sites.first() else { return Err(refusal) };
+        // With the rule switched off or only reported, the first site answers for every host.
+        let mode = generation.outside.rules.modes.host;
+        return gate(witness, mode, || Err(refusal)).map(|()| first);
+    };
+    let sni = peer.tls.as_ref().and_then(|tls| tls.sni.as_deref());
+    match sni.map(|name| (name, generation.hosts.get(name))) {
+        Some((name, Some(other))) if Some(other) != number => Err(Refusal::new(
+            Reason::Misdirected,
+            format!("TLS was negotiated for `{name}`, Host is `{}`", authority.host),
+        )),
+        _ => Ok(site),
+    }
+}
+
+/// The one path that rules see, and whether the origin gets it as the client wrote it instead.
+fn normalise<'r>(
+    site: &Site,
+    target: &Target<'r>,
+    witness: &mut impl Witness,
+) -> Result<(Cow<'r, str>, bool), Refusal> {
+    let mode = site.root().map_or(Mode::Enforce, |route| route.rules.modes.path);
+    let verbatim = mode != Mode::Enforce || target.form == Form::Asterisk;
+    if target.form == Form::Asterisk {
+        return Ok((Cow::Borrowed("/"), verbatim));
+    }
+    match path::normalise(target.path) {
+        Ok(path) => Ok((path, verbatim)),
+        Err(fault) => {
+            gate(witness, mode, || Err(fault.into()))?;
+            Ok((Cow::Borrowed(target.path), verbatim))
+        }
+    }
+}
+
+impl<'g> Found<'g, '_> {
+    /// Nothing yet.
+    #[must_use]
+    pub fn nothing(generation: &'g Generation, peer: &Peer) -> Self {
+        Self { site: None, route: &generation.outside, authority: None, secure: peer.tls.is_some() }
+    }
+
+    fn enter(&mut self, site: &'g Site) {
+        self.site = Some(site);
+        self.route = site.root().unwrap_or(self.route);
+    }
+
+    /// Applies the rules of what was found to whatever leaves.
+    fn harden(&self, worker: &Worker, reply: &mut Reply) {
+        let applied = harden::apply(&self.route.rules.harden, &self.facts(reply.status), &mut reply.fields);
+        worker.conflicts(self.site, &applied);
+    }
+
+    /// What the hardening step is told.
+    #[must_use]
+    pub fn facts(&self, status: http::StatusCode) -> harden::Facts<'_> {
+        let host = self.authority.as_ref().map_or("", |authority| &authority.host);
+        harden::Facts {
+            status,
+            secure: self.secure,
+            dev_host: host::is_dev_host(host),
+            host,
+            port: self.authority.as_ref().and_then(|authority| authority.port),
+            origin_authorities: self.site.map_or(&[], |site| &site.origin_authorities),
+        }
+    }
+}
+
+impl Errand<'_, '_> {
+    /// The request as the origin gets it.
+    fn call(
+        &self,
+        generation: &Generation,
+        peer: &Peer,
+        head: Head<'_>,
+        incoming: Incoming,
+        secure: bool,
+        record: &mut Record,
+    ) -> Result<Call, Refusal> {
+        let rules = &self.route.rules;
+        let exact = http_body::Body::size_hint(&incoming).exact();
+        let framing = rewrite::framing(head.method(), exact);
+        let websocket = self.upgrade == Upgrade::WebSocket;
+        let onward = rewrite::Onward {
+            path: if self.verbatim { self.target.path } else { &self.path },
+            query: self.target.query,
+            host: self.authority.raw,
+            client: self.client.addr,
+            secure,
+            port: self.authority.port_or(if secure { 443 } else { peer.local.port() }),
+            request_id: record.id(),
+            traceparent: record.traceparent(),
+            tracestate: record.continues_trace(),
+            websocket,
+            underscores: rules.headers.underscores,
+            framing,
+        };
+        let written = rewrite::head(&head, &onward)?;
+        let meter = Meter::new(generation.pace, rules.size.body_size);
+        Ok(Call {
+            method: head.method().clone(),
+            head: written,
+            framing,
+            body: Body::client(incoming, meter, record.receiving()),
+            websocket,
+            first_byte: rules.first_byte,
+        })
+    }
+}

@@ -1,0 +1,349 @@
+//! The composition root: the only place that knows everybody.
+//!
+//! ```text
+//! main thread   control: signals, reload, admin, the end        ravelin-w0 … wN   accept, serve
+//! ```
+
+use std::collections::HashSet;
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::future::join_all;
+use http::HeaderName;
+use hyper::upgrade::OnUpgrade;
+
+use crate::admin::Readiness;
+use crate::client::Peer;
+use crate::clock;
+use crate::config::Loaded;
+use crate::control;
+use crate::drain::{Drain, DrainWatch, Phase};
+use crate::generation::{Generation, Listener};
+use crate::harden::Applied;
+use crate::head::Head;
+use crate::listen::census::Census;
+use crate::listen::socket::{self, BindError};
+use crate::listen::tally::Tally;
+use crate::listen::{Door, Terms, accept};
+use crate::live::Live;
+use crate::observe::diagnostics::Diagnostics;
+use crate::observe::{Arrival, Observe, Record, Seen, Tls};
+use crate::pipeline;
+use crate::refusal::{Reason, Refusal};
+use crate::runtime;
+use crate::site::Site;
+use crate::tls;
+use crate::upstream::Tunnel;
+
+/// Reads the configuration again.
+pub type Reload = Box<dyn Fn() -> Result<Loaded, String> + Send>;
+
+/// What every thread shares for the life of the process.
+pub struct House {
+    /// The generation in force.
+    pub live: Live,
+    /// What is seen.
+    pub observe: Observe,
+    /// The diagnostics, whose level follows a reload.
+    pub diagnostics: Diagnostics,
+    /// What happened at the door.
+    pub tally: Arc<Tally>,
+    /// How far the shutdown has come.
+    pub drain: Drain,
+    /// Whether balancers may send requests.
+    pub readiness: Readiness,
+    tls: tls::Policy,
+    /// What holds for new connections, listener by listener.
+    terms: Vec<Arc<ArcSwap<Terms>>>,
+    /// Singleton conflicts that were warned about: once for each site and header.
+    warned: Mutex<HashSet<(usize, HeaderName)>>,
+}
+
+/// One worker's end of the house.
+pub struct Worker {
+    /// Its number, from 0.
+    pub index: usize,
+    house: Arc<House>,
+    seen: Seen,
+}
+
+/// Why Ravelin could not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// An address could not be bound.
+    Bind(BindError),
+    /// Anything else that the system refused.
+    System(&'static str, io::Error),
+    /// No random numbers, or no usable cryptography.
+    Tls(rustls::Error),
+}
+
+/// Serves `generation` until a signal ends it. `ready` is called with the bound addresses, listener by
+/// listener, once connections are taken.
+///
+/// # Errors
+/// When an address is taken or the system refuses threads, files or random numbers; nothing was served.
+pub fn run(
+    mut generation: Generation,
+    reload: Reload,
+    ready: impl FnOnce(&[SocketAddr]),
+) -> Result<(), StartError> {
+    let diagnostics = Diagnostics::install(&generation.log).map_err(StartError::system("set up its log"))?;
+    crate::rlimit::raise();
+    let workers = generation.workers;
+    let mut sockets = bind(&generation, workers)?;
+    let addresses: Vec<SocketAddr> =
+        sockets.iter().filter_map(|s| s.first().and_then(|l| l.local_addr().ok())).collect();
+    let admin =
+        generation.admin.map(|address| socket::bind(address, 1)).transpose().map_err(StartError::Bind)?;
+    let observe = Observe::open(&generation.log, workers, clock::wall())
+        .map_err(StartError::system("open its access log"))?;
+    let tls = tls::Policy::new().map_err(StartError::Tls)?;
+    generation.register(&observe);
+    let generation = Arc::new(generation);
+    let house = Arc::new(House {
+        terms: terms(&tls, &generation).map_err(StartError::Tls)?,
+        live: Live::new(Arc::clone(&generation)),
+        tally: Arc::new(Tally::new(clock::now())),
+        drain: Drain::new(),
+        readiness: Readiness::default(),
+        warned: Mutex::default(),
+        observe,
+        diagnostics,
+        tls,
+    });
+    house.announce(&generation);
+    let by_worker: Vec<Mutex<Vec<TcpListener>>> =
+        (0..workers).map(|_| Mutex::new(sockets.iter_mut().filter_map(Vec::pop).collect())).collect();
+    let census = Arc::new(Census::new());
+    let inside = Arc::clone(&house);
+    let running = runtime::start(workers, move |index| {
+        let sockets = by_worker.get(index).map(take).unwrap_or_default();
+        work(index, Arc::clone(&inside), Arc::clone(&census), sockets)
+    })
+    .map_err(StartError::system("start its threads"))?;
+    let admin = admin.and_then(|mut sockets| sockets.pop());
+    let serving = control::run(&house, admin, &reload, || ready(&addresses));
+    runtime::control(serving).map_err(StartError::system("start its control thread"))?;
+    running.join();
+    if !house.observe.flush() {
+        tracing::warn!("the access log could not be written to its end");
+    }
+    let _ = house.diagnostics.flush(Duration::from_secs(1));
+    Ok(())
+}
+
+/// One worker: its accept loops, then its connections until the last one is over.
+async fn work(
+    index: usize,
+    house: Arc<House>,
+    census: Arc<Census<crate::client::key::Key>>,
+    sockets: Vec<TcpListener>,
+) {
+    let seen = house.observe.worker(index);
+    let worker = Arc::new(Worker { index, house: Arc::clone(&house), seen });
+    let sweep = tokio::spawn(sweep(Arc::clone(&worker)));
+    let doors = sockets.into_iter().zip(&house.terms).enumerate().map(|(listener, (socket, terms))| {
+        let worker = Arc::clone(&worker);
+        let door = Door {
+            listener,
+            terms: Arc::clone(terms),
+            census: Arc::clone(&census),
+            tally: Arc::clone(&house.tally),
+            drain: house.drain.watch(),
+            serve: move |peer, request| pipeline::answer(Arc::clone(&worker), peer, request),
+        };
+        accept::run(socket, Arc::new(door))
+    });
+    for ended in join_all(doors).await {
+        if let Err(error) = ended {
+            tracing::error!(%error, worker = index, "a listener stopped");
+        }
+    }
+    let mut watch: DrainWatch = house.drain.watch();
+    watch.reached(Phase::Killed).await;
+    sweep.abort();
+    // Connections that were told to end get the chance to do so before the runtime drops them.
+    for _ in 0..8 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Closes idle connections to origins before the origins do.
+async fn sweep(worker: Arc<Worker>) {
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        second.tick().await;
+        let generation = worker.live().load();
+        generation.sites.iter().for_each(|site| site.upstream.sweep(worker.index));
+    }
+}
+
+fn bind(generation: &Generation, workers: usize) -> Result<Vec<Vec<TcpListener>>, StartError> {
+    let bind =
+        |listener: &Listener| socket::bind(listener.settings.address, workers).map_err(StartError::Bind);
+    generation.listeners.iter().map(bind).collect()
+}
+
+fn take<T: Default>(slot: &Mutex<T>) -> T {
+    std::mem::take(&mut *slot.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn terms(tls: &tls::Policy, generation: &Arc<Generation>) -> Result<Vec<Arc<ArcSwap<Terms>>>, rustls::Error> {
+    let terms = |listener| Ok(Arc::new(ArcSwap::from_pointee(terms_of(tls, generation, listener)?)));
+    generation.listeners.iter().map(terms).collect()
+}
+
+/// What applies to new connections of one listener.
+fn terms_of(
+    tls: &tls::Policy,
+    generation: &Arc<Generation>,
+    listener: &Listener,
+) -> Result<Terms, rustls::Error> {
+    let store = listener.store.clone();
+    Ok(Terms {
+        limits: generation.limits.clone(),
+        tls: store.map(|store| tls.server_config(store)).transpose()?,
+        client: generation.client.clone(),
+    })
+}
+
+impl House {
+    /// Puts another generation in force, or says why not and changes nothing.
+    pub fn reload(&self, mut generation: Generation) -> Result<(), String> {
+        let old = self.live.load();
+        let addresses =
+            |g: &Generation| -> Vec<SocketAddr> { g.listeners.iter().map(|l| l.settings.address).collect() };
+        if addresses(&old) != addresses(&generation) {
+            return Err(
+                "the addresses of `[[listen]]` changed: they are bound at the start; restart to change them"
+                    .to_owned(),
+            );
+        }
+        if old.workers != generation.workers || old.admin != generation.admin {
+            tracing::warn!("`limits.workers` and `admin.listen` take effect at the next start");
+        }
+        self.observe
+            .apply(&generation.log)
+            .map_err(|error| format!("the access log cannot be opened: {error}"))?;
+        generation.register(&self.observe);
+        let generation = Arc::new(generation);
+        let fresh = generation.listeners.iter().map(|listener| terms_of(&self.tls, &generation, listener));
+        let fresh: Vec<Terms> = fresh.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
+        for (slot, terms) in self.terms.iter().zip(fresh) {
+            slot.store(Arc::new(terms));
+        }
+        self.diagnostics.apply(&generation.log);
+        self.live.swap(Arc::clone(&generation));
+        take(&self.warned);
+        self.announce(&generation);
+        Ok(())
+    }
+
+    /// Says which generation is in force.
+    fn announce(&self, generation: &Generation) {
+        self.observe.generation(&generation.id, clock::wall());
+        let stores = generation.listeners.iter().filter_map(|listener| listener.store.as_ref());
+        self.observe.certificates(stores.flat_map(|store| store.certificates()).map(|certificate| {
+            let name = certificate.facts.names.first().map_or("unnamed", |name| &**name);
+            (name, certificate.facts.not_after)
+        }));
+        tracing::info!(generation = %generation.id, sites = generation.sites.len(), "configuration in force");
+    }
+}
+
+impl Worker {
+    /// The generation slot.
+    #[must_use]
+    pub fn live(&self) -> &Live {
+        &self.house.live
+    }
+
+    /// Begins the record of a request.
+    #[must_use]
+    pub fn record(&self, generation: &Generation, peer: &Peer, head: &Head<'_>) -> Box<Record> {
+        let tls = peer.tls.as_ref();
+        let arrival = Arrival {
+            now: clock::now(),
+            wall: clock::wall(),
+            peer: peer.addr,
+            listener: peer.listener,
+            tls: tls.map(|tls| Tls { version: tls.version, cipher: tls.cipher, sni: tls.sni.as_deref() }),
+            generation: &generation.id,
+        };
+        self.seen.record(&arrival, head)
+    }
+
+    /// A request panicked: counted, and answered like any other refusal.
+    #[must_use]
+    pub fn panicked(&self) -> Refusal {
+        self.seen.panicked();
+        Refusal::new(Reason::Internal, "a panic while answering; standard error says where")
+    }
+
+    /// Singleton headers on which origin and configuration disagree: said once for each site and header.
+    pub fn conflicts(&self, site: Option<&Site>, applied: &Applied) {
+        for conflict in &applied.conflicts {
+            let key = (site.map_or(usize::MAX, |site| site.index), conflict.name.clone());
+            if self.house.warned.lock().unwrap_or_else(PoisonError::into_inner).insert(key) {
+                let site = site.map_or("none", |site| &site.name);
+                tracing::warn!(
+                    site,
+                    header = %conflict.name,
+                    origin = ?conflict.sent,
+                    kept = ?conflict.kept,
+                    "the origin sends this header too; it leaves once"
+                );
+            }
+        }
+    }
+
+    /// Joins the client's upgraded connection with the origin's, for as long as both want.
+    pub fn join(&self, tunnel: Tunnel, client: OnUpgrade) {
+        let mut drain = self.house.drain.watch();
+        let live = drain.enter();
+        tokio::spawn(async move {
+            let _live = live;
+            let joined = async {
+                match client.await {
+                    Ok(client) => tunnel.join(client).await.map(|_| ()),
+                    Err(error) => Err(io::Error::other(error)),
+                }
+            };
+            tokio::select! {
+                ended = joined => if let Err(error) = ended {
+                    tracing::debug!(%error, "a tunnel broke off");
+                },
+                () = drain.reached(Phase::Killed) => {}
+            }
+        });
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").field("index", &self.index).finish_non_exhaustive()
+    }
+}
+
+impl StartError {
+    fn system(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |error| Self::System(what, error)
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind(error) => error.fmt(f),
+            Self::System(what, error) => write!(f, "cannot {what}: {error}"),
+            Self::Tls(error) => write!(f, "cannot set up TLS: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
