@@ -258,7 +258,7 @@ impl Record {
     }
 
     /// A counter for the request body, to ride with it to the origin
-    /// ([`Body::counted`](crate::body::Body::counted)).
+    /// ([`Body::client`](crate::body::Body::client)).
     pub fn receiving(&mut self) -> Received {
         self.received.get_or_insert_with(|| Received(Arc::new(AtomicU64::new(0)))).clone()
     }

@@ -86,7 +86,7 @@ fn one_request_is_one_line_with_everything_about_it() {
         record.site(observe.site("www.example.org"), "www.example.org");
         record.area("backend");
         record.would_block(&Refusal::new(Reason::BadPath, "%2e in \"it\""));
-        send(Body::full("hello world").counted(record.receiving()));
+        record.receiving().add(11);
         record.origin(&Origin {
             member: "http://127.0.0.1:8080",
             connect: Some(Duration::from_micros(120)),
