@@ -20,7 +20,8 @@ pub struct Facts<'a> {
     pub status: StatusCode,
     /// Whether the client came over TLS (or a trusted proxy says so).
     pub secure: bool,
-    /// Whether the host is one that browsers must not remember HSTS for; see [`super::is_dev_host`].
+    /// Whether the host is one that browsers must not remember HSTS for: `localhost` and below, `.test`,
+    /// `.ddev.site`, an address.
     pub dev_host: bool,
     /// The requested host without port; IPv6 in brackets. Empty if it is not known: then no URL is
     /// rewritten to it.

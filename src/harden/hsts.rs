@@ -4,7 +4,6 @@
 //! written, so that off and inherited are told apart; `max_age = "0 s"` is the kill switch; never on
 //! plain HTTP (section 7.2), whoever set it; never for names that exist on developers' machines only.
 
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -130,54 +129,6 @@ impl Raw {
     }
 }
 
-/// Whether browsers must never remember HSTS for this host: `localhost` and below, `.test`,
-/// `.ddev.site`, and addresses (which RFC 6797 section 8.1.1 excludes). Without port; any case.
-#[must_use]
-pub fn is_dev_host(host: &str) -> bool {
-    let host = host.strip_suffix('.').unwrap_or(host);
-    let below = |name: &str| {
-        let start = host.len().wrapping_sub(name.len());
-        host.get(start..).is_some_and(|end| end.eq_ignore_ascii_case(name))
-            && host.as_bytes().get(start.wrapping_sub(1)).is_none_or(|b| *b == b'.')
-    };
-    host.starts_with('[')
-        || ["localhost", "test", "ddev.site"].into_iter().any(below)
-        || (host.ends_with(|c: char| c.is_ascii_digit()) && host.parse::<Ipv4Addr>().is_ok())
-}
-
 fn is_true(placed: Option<&Placed<bool>>) -> bool {
     placed.is_some_and(|placed| placed.value)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_dev_host;
-
-    #[test]
-    fn development_hosts() {
-        for host in [
-            "localhost",
-            "LOCALHOST",
-            "localhost.",
-            "a.localhost",
-            "typo3.test",
-            "x.ddev.site",
-            "127.0.0.1",
-            "[::1]",
-        ] {
-            assert!(is_dev_host(host), "{host}");
-        }
-        for host in [
-            "www.example.org",
-            "notlocalhost",
-            "mytest",
-            "test.example",
-            "ddev.site.example",
-            "1.2.3.4.example",
-            "",
-            "7",
-        ] {
-            assert!(!is_dev_host(host), "{host}");
-        }
-    }
 }

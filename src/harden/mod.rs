@@ -37,7 +37,6 @@ mod preset_test;
 
 pub use apply::{Applied, Conflict, Facts, apply};
 pub use describe::Said;
-pub use hsts::is_dev_host;
 pub use location::OriginAuthority;
 pub use policy::Policy;
 
