@@ -46,7 +46,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// Every event, in the order of the numbers that [`Event::index`] gives.
+    /// Every event, in the order of their numbers.
     pub const ALL: [Event; 16] = [
         Event::Accepted,
         Event::FullTotal,
