@@ -15,6 +15,7 @@ mod config;
 mod demo;
 mod dev;
 mod foreign_protocols;
+mod fuzz_twin;
 mod hardening;
 mod lifecycle;
 mod limits;

@@ -1,0 +1,132 @@
+// What is fuzzed: one function per decoder, bytes in, panics if a promise is broken. Included by the fuzz
+// targets (coverage-guided) and by `tests/it/fuzz_twin.rs` (stable toolchain, bounded), so that both run
+// the same bodies.
+
+use bytes::BytesMut;
+
+/// Every body with the name of its target.
+pub(crate) const ALL: [(&str, fn(&[u8])); 6] = [
+    ("chunked", chunked),
+    ("first_bytes", first_bytes),
+    ("forwarded", forwarded),
+    ("host", host),
+    ("path", path),
+    ("response_head", response_head),
+];
+
+/// A normalised path is absolute, has no empty, `.` or `..` segment, and is its own normal form.
+pub(crate) fn path(data: &[u8]) {
+    use ravelin::guard::path::normalise;
+    let Ok(raw) = std::str::from_utf8(data) else { return };
+    let Ok(path) = normalise(raw) else { return };
+    assert!(path.starts_with('/'), "{raw:?} became {path:?}");
+    let inner: Vec<&str> = path.split('/').skip(1).collect();
+    let last = inner.len() - 1;
+    for (position, segment) in inner.iter().enumerate() {
+        assert!(position == last || !segment.is_empty(), "an empty segment: {raw:?} became {path:?}");
+        assert!(!matches!(*segment, "." | ".."), "a dot segment: {raw:?} became {path:?}");
+    }
+    let lower = path.to_ascii_lowercase();
+    for unclear in ["%2e", "%2f", "%5c", "%00", "\\", "\0"] {
+        assert!(!lower.contains(unclear), "{unclear:?} is left: {raw:?} became {path:?}");
+    }
+    assert_eq!(normalise(&path).as_deref(), Ok(&*path), "not its own normal form: {raw:?}");
+}
+
+/// A host is lower-case, without blank, slash or `@`, and is read again as the same host.
+pub(crate) fn host(data: &[u8]) {
+    use ravelin::guard::host::Authority;
+    let Ok(raw) = std::str::from_utf8(data) else { return };
+    let Ok(authority) = Authority::parse(raw) else { return };
+    let host = authority.host.to_string();
+    assert_eq!(host, host.to_ascii_lowercase(), "{raw:?}");
+    assert!(!host.is_empty() && !host.ends_with('.'), "{raw:?} became {host:?}");
+    assert!(!host.contains(['/', '@', '?', '#', ' ', ',', '\\', '%', '\t', '\0']), "{raw:?} became {host:?}");
+    let again = Authority::parse(&host);
+    assert_eq!(again.as_ref().map(|a| a.host.to_string()), Ok(host.clone()), "{raw:?}");
+    assert!(again.is_ok_and(|a| a.port.is_none()), "{raw:?}: the port is not part of the host");
+}
+
+/// What strangers wrote on the left never changes who is believed: the nearest hops decide.
+pub(crate) fn forwarded(data: &[u8]) {
+    use ravelin::client::forwarded::{address, elements, hops, last, node, walk};
+    let peer = std::net::IpAddr::from([192, 0, 2, 1]);
+    let trusts = |addr: std::net::IpAddr| addr.is_loopback();
+    let client = walk(peer, hops(data), trusts);
+    let spoofed = [b"6.6.6.6, ::6, nonsense, ", data].concat();
+    let decided = hops(data).any(|hop| hop.is_none_or(|addr| !trusts(addr)));
+    if decided {
+        assert_eq!(walk(peer, hops(&spoofed), trusts), client, "{:?}", String::from_utf8_lossy(data));
+    }
+    if let Some(addr) = address(last(data)) {
+        assert_eq!(addr.to_canonical(), addr, "IPv4 in IPv6 is IPv4");
+        assert_eq!(address(addr.to_string().as_bytes()), Some(addr));
+    }
+    for element in elements(data) {
+        let _ = node(element);
+    }
+}
+
+/// A head is the same however it arrives, never longer than its limit, and clean.
+pub(crate) fn response_head(data: &[u8]) {
+    use ravelin::http1::response::Decoder;
+    const LIMIT: usize = 4096;
+    let mut whole = BytesMut::from(data);
+    let at_once = Decoder::default().decode(&mut whole, LIMIT);
+    let (mut decoder, mut input) = (Decoder::default(), BytesMut::new());
+    let mut in_pieces = Ok(None);
+    for byte in data {
+        input.extend_from_slice(&[*byte]);
+        in_pieces = decoder.decode(&mut input, LIMIT);
+        if !matches!(in_pieces, Ok(None)) {
+            break;
+        }
+    }
+    match (&at_once, &in_pieces) {
+        (Ok(Some(_)), Ok(Some(_))) => {
+            assert!(data.len() - whole.len() <= LIMIT);
+            assert_eq!(format!("{at_once:?}"), format!("{in_pieces:?}"));
+        }
+        (Ok(None), Ok(None)) | (Err(_), Err(_)) => {}
+        _ => panic!("{at_once:?} at once, {in_pieces:?} in pieces"),
+    }
+}
+
+/// A body is the same however it arrives, and what was never well-formed never ends well.
+pub(crate) fn chunked(data: &[u8]) {
+    let at_once = unchunk([data]);
+    for size in [1, 3, 7] {
+        assert_eq!(unchunk(data.chunks(size)), at_once, "in pieces of {size}");
+    }
+}
+
+/// The body, whether it ended, and what followed it; none if it is malformed.
+fn unchunk<'d>(pieces: impl IntoIterator<Item = &'d [u8]>) -> Option<(Vec<u8>, bool, Vec<u8>)> {
+    use ravelin::http1::chunked::{Decoder, Piece};
+    let (mut decoder, mut input, mut body) = (Decoder::default(), BytesMut::new(), Vec::new());
+    let mut ended = false;
+    for piece in pieces {
+        input.extend_from_slice(piece);
+        while !ended {
+            match decoder.decode(&mut input) {
+                Ok(Piece::Data(data)) => body.extend_from_slice(&data),
+                Ok(Piece::More) => break,
+                Ok(Piece::End) => ended = true,
+                Err(_) => return None,
+            }
+        }
+    }
+    Some((body, ended, if ended { input.to_vec() } else { Vec::new() }))
+}
+
+/// A verdict never changes when more bytes follow, and there always is one after enough bytes.
+pub(crate) fn first_bytes(data: &[u8]) {
+    use ravelin::listen::first_bytes::{ENOUGH, Verdict, read};
+    let mut verdict = Verdict::NeedMore;
+    for length in 0..=data.len().min(ENOUGH + 8) {
+        let now = read(&data[..length]);
+        assert!(verdict == Verdict::NeedMore || now == verdict, "{verdict:?} became {now:?} at {length}");
+        assert!(length < ENOUGH || now != Verdict::NeedMore, "undecided after {length}");
+        verdict = now;
+    }
+}
