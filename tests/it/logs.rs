@@ -23,12 +23,12 @@ fn one_json_line_per_request_with_what_an_operator_needs() {
         assert_eq!(log::text(&line, field::HOST), HOST, "{line}");
         assert!(log::text(&line, field::PROTOCOL).starts_with(protocol), "{line}");
         assert_eq!(line[field::STATUS], 200, "{line}");
-        assert_eq!(line[field::BYTES], 12345, "{line}");
+        assert_eq!(line[field::SENT], 12345, "{line}");
         assert!(log::text(&line, field::TIME).starts_with("20"), "RFC 3339: {line}");
         assert!(line.to_string().contains("probe/1"), "{line}");
         assert!(line[field::REASON].is_null(), "{line}");
     }
-    let lines = site.log().iter().filter(|line| log::text(line, field::PATH).contains("bytes=12345")).count();
+    let lines = site.log().iter().filter(|line| log::text(line, field::TARGET).contains("bytes=12345")).count();
     assert_eq!(lines, 3, "one line each");
 }
 
@@ -56,7 +56,7 @@ fn the_id_is_one_everywhere() {
         let id = reply.status(200).header(REQUEST_ID).unwrap_or_default().to_owned();
         assert!(id.len() >= 16, "an id: {reply}");
         assert_eq!(reply.json()["headers"]["X-Request-Id"], id.as_str(), "the origin sees it");
-        assert_eq!(log::text(&site.logged_as(&id), field::PATH), format!("/echo?id-{over:?}"));
+        assert_eq!(log::text(&site.logged_as(&id), field::TARGET), format!("/echo?id-{over:?}"));
         let refused = site.ask_over(over, "/").method("PUT").header("Accept", "text/html").send();
         let reference = refused.status(405).reference();
         assert_eq!(log::text(&site.logged_as(&reference), field::REASON), "method-not-allowed");

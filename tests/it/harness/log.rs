@@ -19,7 +19,7 @@ impl Ravelin {
     /// The line whose target contains `marker`, as soon as it is written.
     #[track_caller]
     pub(crate) fn logged(&self, marker: &str) -> Value {
-        let holds = |line: &Value| text(line, field::PATH).contains(marker);
+        let holds = |line: &Value| text(line, field::TARGET).contains(marker);
         let found = within(PATIENCE, || self.log().into_iter().find(holds));
         found.unwrap_or_else(|| panic!("no log line for {marker:?} in:\n{}", self.stdout()))
     }

@@ -13,13 +13,13 @@ pub(crate) mod field {
     /// The method.
     pub(crate) const METHOD: &str = "method";
     /// The request target, escaped.
-    pub(crate) const PATH: &str = "path";
+    pub(crate) const TARGET: &str = "target";
     /// `HTTP/1.1`, `HTTP/2`.
     pub(crate) const PROTOCOL: &str = "protocol";
     /// The status answered.
     pub(crate) const STATUS: &str = "status";
     /// Bytes of the response body.
-    pub(crate) const BYTES: &str = "bytes";
+    pub(crate) const SENT: &str = "sent";
     /// The reason of a refusal (`crate::refusal::Reason::name`).
     pub(crate) const REASON: &str = "reason";
     /// What a rule in report mode would have refused.
