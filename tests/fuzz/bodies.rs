@@ -4,14 +4,18 @@
 
 use bytes::BytesMut;
 
+/// Takes any bytes; panics if a promise is broken.
+pub(crate) type Body = fn(&[u8]);
+
 /// Every body with the name of its target.
-pub(crate) const ALL: [(&str, fn(&[u8])); 6] = [
+pub(crate) const ALL: [(&str, Body); 7] = [
     ("chunked", chunked),
     ("first_bytes", first_bytes),
     ("forwarded", forwarded),
     ("host", host),
     ("path", path),
     ("response_head", response_head),
+    ("traceparent", traceparent),
 ];
 
 /// A normalised path is absolute, has no empty, `.` or `..` segment, and is its own normal form.
@@ -128,5 +132,22 @@ pub(crate) fn first_bytes(data: &[u8]) {
         assert!(verdict == Verdict::NeedMore || now == verdict, "{verdict:?} became {now:?} at {length}");
         assert!(length < ENOUGH || now != Verdict::NeedMore, "undecided after {length}");
         verdict = now;
+    }
+}
+
+/// A parent is read only if it is well-formed, and what goes on carries its trace under a span of our own.
+pub(crate) fn traceparent(data: &[u8]) {
+    use ravelin::observe::trace::{Parent, Traceparent};
+    let parent = Parent::parse(data);
+    let onward = Traceparent::following(parent.as_ref(), || 0x0123_4567_89ab_cdef);
+    let text = onward.as_str();
+    assert!(
+        text.len() == 55
+            && text.bytes().all(|b| b == b'-' || b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    );
+    assert!(Parent::parse(text.as_bytes()).is_some(), "{text}");
+    if let Some(parent) = parent {
+        assert!(data.windows(32).any(|window| window == onward.trace().as_bytes()), "the trace goes on");
+        assert_ne!(parent.span(), onward.span(), "under a span of our own");
     }
 }

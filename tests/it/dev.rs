@@ -82,12 +82,11 @@ fn a_local_site_gets_https_that_verifies_against_the_development_root() {
     let mode = std::fs::metadata(&key).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode, 0o600, "{} is for its owner only", key.display());
     let port = dev.https.number();
-    for host in ["mysite.localhost"] {
-        let ask = Ask::url(&format!("https://{host}:{port}/"), Over::H2);
-        let ask = ask.arg("--resolve").arg(&format!("{host}:{port}:127.0.0.1"));
-        let reply = ask.arg("--cacert").arg(&root.display().to_string()).send();
-        reply.status(200).hardened().no_header("strict-transport-security");
-    }
+    let host = "mysite.localhost";
+    let ask = Ask::url(&format!("https://{host}:{port}/"), Over::H2);
+    let ask = ask.arg("--resolve").arg(&format!("{host}:{port}:127.0.0.1"));
+    let reply = ask.arg("--cacert").arg(&root.display().to_string()).send();
+    reply.status(200).hardened().no_header("strict-transport-security");
     assert!(dev.said().contains(&format!("https://mysite.localhost:{port}")), "{}", dev.said());
     assert!(dev.said().contains(&root.display().to_string()), "it says which file to trust:\n{}", dev.said());
 }

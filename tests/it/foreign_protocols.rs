@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::harness::names::metric;
 use crate::harness::reply::Reply;
 use crate::harness::{HOST, Ravelin, Recorder, proxy, recorder, test_file, within};
 
@@ -70,7 +71,7 @@ fn unescape(text: &str) -> Vec<u8> {
 fn fault(site: &Ravelin, opening: &Opening) -> Option<String> {
     let mut wire = if opening.listener == Listener::Plain { site.wire() } else { site.wire_to_tls_port() };
     wire.send(unescape(&opening.bytes));
-    let (answer, took) = wire.to_the_end(Duration::from_secs(12));
+    let (answer, took) = wire.until_closed(Duration::from_secs(12));
     let said = String::from_utf8_lossy(&answer).into_owned();
     let at_once = took < Duration::from_millis(900);
     let right = match opening.answer {
@@ -112,7 +113,7 @@ fn every_opening_gets_what_it_is_owed_and_nothing_foreign_reaches_the_origin() {
 }
 
 fn counted(site: &Ravelin, protocol: &str) -> f64 {
-    site.counted(&["protocol", &format!("=\"{protocol}\"")])
+    site.counted(&[metric::FOREIGN, &format!("protocol=\"{protocol}\"")])
 }
 
 #[test]
@@ -123,7 +124,7 @@ fn plain_http_on_the_tls_port_is_told_where_to_go() {
     let reply = wire.reply();
     reply.status(400).hardened().no_header("strict-transport-security");
     reply.shows(&site.base());
-    assert!(wire.to_the_end(Duration::from_secs(5)).0.is_empty());
+    assert!(wire.until_closed(Duration::from_secs(5)).0.is_empty());
 }
 
 #[test]
@@ -136,7 +137,7 @@ fn what_the_page_names_cannot_be_used_to_write_into_it() {
     ] {
         let mut wire = site.wire_to_tls_port();
         wire.say(&format!("GET {path} HTTP/1.1\nHost: {host}\n\n"));
-        let (bytes, _) = wire.to_the_end(Duration::from_secs(5));
+        let (bytes, _) = wire.until_closed(Duration::from_secs(5));
         let text = String::from_utf8_lossy(&bytes).into_owned();
         assert!(!text.contains("<script>"), "{text}");
         let head = text.split("\r\n\r\n").next().and_then(Reply::from_head);

@@ -11,7 +11,7 @@ fn limited(limits: &str) -> Ravelin {
 
 /// The status of the answer, 0 if there was none, and how long it took until the connection was closed.
 fn end_of(wire: &mut Wire) -> (u16, Duration) {
-    let (bytes, took) = wire.to_the_end(Duration::from_secs(15));
+    let (bytes, took) = wire.until_closed(Duration::from_secs(15));
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let status = text.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
     (status, took)
@@ -61,7 +61,7 @@ fn a_handshake_that_stalls_is_ended() {
     // The first half of a ClientHello.
     let mut wire = site.wire_to_tls_port();
     wire.send([0x16, 3, 1, 0, 0xa5, 1, 0, 0, 0xa1, 3, 3, 1, 2, 3]);
-    let (_, took) = wire.to_the_end(Duration::from_secs(8));
+    let (_, took) = wire.until_closed(Duration::from_secs(8));
     assert!(took > Duration::from_millis(600), "after {took:?}");
 }
 
@@ -70,7 +70,7 @@ fn an_idle_connection_is_closed_quietly() {
     let site = limited("keep_alive = \"1 s\"");
     let mut wire = site.wire();
     wire.say(&format!("GET / HTTP/1.1\nHost: {HOST}\n\n")).reply().status(200);
-    let (bytes, took) = wire.to_the_end(Duration::from_secs(6));
+    let (bytes, took) = wire.until_closed(Duration::from_secs(6));
     assert!(bytes.is_empty(), "an idle connection is owed no answer: {:?}", String::from_utf8_lossy(&bytes));
     assert!(took > Duration::from_millis(600), "after {took:?}");
 }

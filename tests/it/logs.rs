@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::harness::curl::Over;
-use crate::harness::names::{REQUEST_ID, field};
+use crate::harness::names::{REQUEST_ID, field, metric};
 use crate::harness::{HOST, apache, log, proxy, within};
 
 #[test]
@@ -28,7 +28,8 @@ fn one_json_line_per_request_with_what_an_operator_needs() {
         assert!(line.to_string().contains("probe/1"), "{line}");
         assert!(line[field::REASON].is_null(), "{line}");
     }
-    let lines = site.log().iter().filter(|line| log::text(line, field::TARGET).contains("bytes=12345")).count();
+    let lines =
+        site.log().iter().filter(|line| log::text(line, field::TARGET).contains("bytes=12345")).count();
     assert_eq!(lines, 3, "one line each");
 }
 
@@ -204,15 +205,14 @@ fn a_reader_that_is_stuck_does_not_hold_requests_up() {
 #[test]
 fn metrics_count_requests_and_stay_small() {
     let site = proxy().site(HOST, apache()).start();
-    let before = site.counted(&["requests", "405"]);
     for n in 0..20 {
         site.ask(&format!("/path-{n}")).method("PUT").send().status(405);
         let host = format!("host-{n}.example.net");
         site.ask_host(Over::H1, &host, "/").arg("-k").send().status(421);
     }
-    let grown =
-        within(Duration::from_secs(5), || (site.counted(&["method-not-allowed"]) >= 20.0).then_some(()));
-    assert!(grown.is_some(), "refusals are counted by reason (before: {before}):\n{}", site.metrics());
+    let refused = |reason: &str| site.counted(&[metric::REFUSALS, reason, "mode=\"enforced\""]);
+    let grown = within(Duration::from_secs(5), || (refused("method-not-allowed") >= 20.0).then_some(()));
+    assert!(grown.is_some(), "refusals are counted by reason:\n{}", site.metrics());
     let metrics = site.metrics();
     for unbounded in ["path-7", "host-7", "127.0.0.1"] {
         assert!(!metrics.contains(unbounded), "{unbounded} must not become a label:\n{metrics}");

@@ -63,7 +63,7 @@ fn faults(case: &Case, mut wire: Wire, origin: &Recorder) -> Vec<String> {
             Err(fault) if case.cut && fault.contains("no line in") => seen.push(cut()),
             Err(fault) if case.cut && fault.contains("shorter") => seen.push(cut()),
             Err(fault) => {
-                faults.push(format!("the origin saw {fault} in {:?}", String::from_utf8_lossy(&bytes)))
+                faults.push(format!("the origin saw {fault} in {:?}", String::from_utf8_lossy(&bytes)));
             }
         }
     }
@@ -128,7 +128,7 @@ fn a_connection_that_was_refused_for_its_framing_is_closed() {
     ] {
         let mut wire = site.wire();
         wire.say(head).say(&format!("GET /second HTTP/1.1\nHost: {HOST}\n\n"));
-        wire.to_the_end(Duration::from_secs(5));
+        wire.until_closed(Duration::from_secs(5));
     }
     assert!(!origin.text().contains("/second"), "{}", origin.text());
 }

@@ -1,9 +1,10 @@
 //! The origin itself: the test site must behave on the wire as TYPO3 does, or every other test proves
 //! nothing. Asked directly, without Ravelin.
 
-use crate::harness::apache;
+use crate::harness::browser::visit;
 use crate::harness::curl::{Ask, Over};
 use crate::harness::reply::Reply;
+use crate::harness::{Wire, apache};
 
 fn get(path: &str) -> Reply {
     ask(path).send()
@@ -119,4 +120,35 @@ fn apache_answers_methods_that_no_visitor_needs() {
     // Which is why the proxy has to say no.
     ask("/").method("TRACE").send().status(200);
     ask("/").method("PROPFIND").send().status(200);
+}
+
+#[test]
+fn the_raw_client_reads_what_curl_reads() {
+    let port = apache().url.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap();
+    let mut wire = Wire::plain(port);
+    wire.say(
+        "GET /chunked HTTP/1.1\nHost: a\n\nHEAD / HTTP/1.1\nHost: a\n\nGET /echo?third HTTP/1.1\nHost: a\n\n",
+    );
+    wire.reply().status(200).shows("one two three");
+    wire.reply_to("HEAD").status(200).empty();
+    assert_eq!(wire.reply().status(200).json()["uri"], "/echo?third");
+    wire.say("POST /upload HTTP/1.1\nHost: a\nContent-Length: 5\nExpect: 100-continue\n\n")
+        .head()
+        .status(100);
+    assert_eq!(wire.send("12345").reply().status(200).json()["bytes"], 5);
+}
+
+#[test]
+fn the_backend_works_in_a_browser_without_any_proxy() {
+    let document = visit(&format!("{}/typo3/main", apache().url));
+    assert!(
+        document.contains("data-main=\"ready\"") && document.contains("data-module=\"loaded\""),
+        "{document}"
+    );
+    let stranger = apache().url.replace("127.0.0.1", "attacker.example.net");
+    let document = visit(&format!("{stranger}/framing?src={}/framed", apache().url));
+    assert!(
+        document.contains("data-frame=\"framed\""),
+        "TYPO3's frontend alone can be framed by anybody: {document}"
+    );
 }

@@ -33,7 +33,7 @@ pub(crate) fn visit(url: &str) -> String {
         .stderr(Stdio::null())
         .spawn()
         .expect("chromium starts (tests/run installs it)");
-    let ended = within(Duration::from_secs(60), || chromium.try_wait().ok().flatten());
+    let ended = within(Duration::from_mins(1), || chromium.try_wait().ok().flatten());
     if ended.is_none() {
         let _ = chromium.kill();
         let _ = chromium.wait();

@@ -28,5 +28,13 @@ pub(crate) mod field {
     pub(crate) const TRACE: &str = "trace";
 }
 
+/// Metrics, without their labels.
+pub(crate) mod metric {
+    /// Connections that did not speak HTTP, by protocol.
+    pub(crate) const FOREIGN: &str = "ravelin_foreign_protocols_total";
+    /// Refusals by step, reason and mode.
+    pub(crate) const REFUSALS: &str = "ravelin_refusals_total";
+}
+
 /// The field that carries the request id, towards the origin and towards the client.
 pub(crate) const REQUEST_ID: &str = "x-request-id";

@@ -100,7 +100,7 @@ fn begin(list: &Mutex<Vec<Vec<u8>>>) -> usize {
 }
 
 fn serve(number: usize, mut socket: TcpStream, list: &Mutex<Vec<Vec<u8>>>, script: &Script) {
-    let _ = socket.set_read_timeout(Some(Duration::from_secs(60)));
+    let _ = socket.set_read_timeout(Some(Duration::from_mins(1)));
     let mut unread = Vec::new();
     while let Some(head) = request(number, &mut socket, &mut unread, list) {
         if script(number, &head, &mut socket) == Next::Close {

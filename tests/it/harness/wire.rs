@@ -103,7 +103,7 @@ impl Wire {
 
     /// Everything until the peer closes; it must close within `patience`. Also says how long it took.
     #[track_caller]
-    pub(crate) fn to_the_end(&mut self, patience: Duration) -> (Vec<u8>, Duration) {
+    pub(crate) fn until_closed(&mut self, patience: Duration) -> (Vec<u8>, Duration) {
         let began = Instant::now();
         while self.more_within(patience.saturating_sub(began.elapsed())).is_some_and(|more| more) {
             assert!(began.elapsed() < patience, "not closed within {patience:?}");
@@ -159,7 +159,7 @@ impl Wire {
         if let Some(length) = head.header("content-length") {
             return self.exactly(length.parse().expect("a length"));
         }
-        self.to_the_end(PATIENCE).0
+        self.until_closed(PATIENCE).0
     }
 
     #[track_caller]
