@@ -95,6 +95,7 @@ pub fn routes(layers: &[Layer], complaints: &mut Complaints) -> Vec<Route> {
                 rules = rules.over(path.rules.clone());
                 area = path.area.unwrap_or(area);
             }
+            rules.check(area, complaints);
             Route { pattern: Some(pattern), area, rules: rules.compile(complaints) }
         })
         .collect();

@@ -6,6 +6,7 @@ use super::complaint::Complaints;
 use super::section::{Placed, Reading, Section, Text};
 use crate::guard::{headers, method, modes, size, upgrade};
 use crate::harden;
+use crate::site::Area;
 
 /// What one layer wrote. Everything is optional: what a layer does not mention, it does not touch.
 #[derive(Clone, Debug, Default)]
@@ -77,6 +78,13 @@ impl Raw {
     #[must_use]
     pub fn decisions(&self) -> Vec<harden::Said> {
         self.harden.describe()
+    }
+
+    /// Complains about what would break the part of TYPO3 that these merged rules are for.
+    pub fn check(&self, area: Area, complaints: &mut Complaints) {
+        if matches!(area, Area::Backend | Area::Login) {
+            self.harden.check_backend(complaints);
+        }
     }
 
     /// What the merged layers mean.
