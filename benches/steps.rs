@@ -4,24 +4,32 @@
 
 use std::error::Error;
 use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts;
-use http::{Request, Version};
+use http::{HeaderName, HeaderValue, Request, StatusCode, Version};
 use ravelin::clock;
 use ravelin::config::complaint::{Complaints, Place, Source};
-use ravelin::config::section::Placed;
+use ravelin::config::section::{Placed, Reading, Section};
+use ravelin::fields::Fields;
 use ravelin::guard::host::{HostPattern, HostTable};
 use ravelin::guard::{framing, host, path, target};
+use ravelin::harden::{self, OriginAuthority};
 use ravelin::head::Head;
+use ravelin::http1::framing::RequestFraming;
+use ravelin::observe::{Arrival, Observe, Origin, Seen, SiteId, Tls, settings};
+use ravelin::upstream::rewrite::{self, Onward};
+use toml::de::DeTable;
 
 /// A batch takes at least this long, so that reading the clock does not count.
 const BATCH: Duration = Duration::from_millis(2);
 /// So many batches, of which the median is printed.
 const BATCHES: usize = 41;
 /// How many prepared inputs a batch of a step that changes its input works through.
-const PREPARED: usize = 512;
+const PREPARED: u16 = 512;
 
 type Outcome = Result<(), Box<dyn Error>>;
 
@@ -30,7 +38,9 @@ fn main() -> Outcome {
     framing_and_target()?;
     hosts()?;
     paths();
-    Ok(())
+    rewriting()?;
+    hardening()?;
+    recording()
 }
 
 /// A page view: what Chromium sends, with a TYPO3 session and a consent cookie.
@@ -102,13 +112,164 @@ fn paths() {
     }
 }
 
+fn rewriting() -> Outcome {
+    let parts = page_view()?;
+    let head = Head::new(&parts);
+    let onward = Onward {
+        path: "/produkte/werkzeug/detail",
+        query: Some("tx_shop_pi1%5Bid%5D=42&cHash=0a1b2c3d4e5f"),
+        host: "www.example.org",
+        client: IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7)),
+        secure: true,
+        port: 443,
+        request_id: "0jv1m2c3a8q4w9x7",
+        traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        tracestate: false,
+        websocket: false,
+        underscores: rewrite::Underscores::default(),
+        framing: RequestFraming::None,
+    };
+    time("rewrite: the head for the origin", || rewrite::head(&head, &onward).is_ok());
+    Ok(())
+}
+
+/// The whole preset against what TYPO3 answers; the copying of the answer's fields is not counted.
+fn hardening() -> Outcome {
+    let authority = OriginAuthority { host: "127.0.0.1".into(), port: 8080 };
+    let facts = harden::Facts {
+        status: StatusCode::OK,
+        secure: true,
+        dev_host: false,
+        host: "www.example.org",
+        port: None,
+        origin_authorities: &[authority],
+    };
+    for (level, policy) in [("safe", preset(false)?), ("strict", preset(true)?)] {
+        for (name, answer) in [("page", page()?), ("page with cookies and debug headers", noisy_page()?)] {
+            let prepare = || vec![answer.clone(); PREPARED.into()];
+            time_prepared(&format!("harden: {level}, {name}"), prepare, |fields| {
+                harden::apply(&policy, &facts, fields).conflicts.len()
+            });
+        }
+    }
+    Ok(())
+}
+
+fn preset(strict: bool) -> Result<harden::Policy, Box<dyn Error>> {
+    let mut raw = layer("typo3.toml", include_str!("../config/presets/typo3.toml"))?;
+    if strict {
+        raw = raw.over(layer("typo3-strict.toml", include_str!("../config/presets/typo3-strict.toml"))?);
+    }
+    let mut complaints = Complaints::default();
+    let policy = raw.compile(&mut complaints);
+    if complaints.has_errors() { Err(complaints.to_string().into()) } else { Ok(policy) }
+}
+
+fn layer(name: &str, text: &str) -> Result<harden::Raw, Box<dyn Error>> {
+    let source = Arc::new(Source { name: name.to_owned(), text: text.to_owned() });
+    let document = DeTable::parse(&source.text)?;
+    let mut reading = Reading { complaints: Complaints::default(), env: &|_| None, base: PathBuf::new() };
+    let raw = harden::Raw::read(&mut Section::root(document.get_ref(), &source), &mut reading);
+    if reading.complaints.has_errors() { Err(reading.complaints.to_string().into()) } else { Ok(raw) }
+}
+
+/// A cached page of a production site.
+fn page() -> Result<Fields, Box<dyn Error>> {
+    fields(&[
+        ("date", "Sun, 22 Nov 2026 12:00:00 GMT"),
+        ("server", "Apache/2.4.62 (Debian)"),
+        ("x-powered-by", "PHP/8.3.14"),
+        ("content-language", "de"),
+        ("content-type", "text/html; charset=utf-8"),
+        ("cache-control", "max-age=3600"),
+        ("expires", "Sun, 22 Nov 2026 13:00:00 GMT"),
+        ("etag", "\"f2c5a8e1\""),
+        ("vary", "Accept-Encoding"),
+        ("content-encoding", "gzip"),
+        ("content-length", "18231"),
+    ])
+}
+
+/// The same with what a debugging site, an .htaccess and a login add.
+fn noisy_page() -> Result<Fields, Box<dyn Error>> {
+    let mut noisy = page()?;
+    let more = fields(&[
+        ("x-frame-options", "SAMEORIGIN"),
+        ("x-frame-options", "SAMEORIGIN"),
+        ("strict-transport-security", "max-age=300"),
+        ("x-typo3-parsetime", "112ms"),
+        ("x-typo3-debug-cache", "Cached page generated 22-11-26 11:58."),
+        (
+            "content-security-policy",
+            "default-src 'self'; script-src 'self' 'nonce-Yk1tPq'; frame-ancestors 'self'",
+        ),
+        ("permissions-policy", "geolocation=(self)"),
+        ("set-cookie", "fe_typo_user=4f1c0a9d8b7e6f5a4b3c2d1e0f9a8b7c; path=/; HttpOnly; SameSite=lax"),
+        ("set-cookie", "shop=basket-42; path=/"),
+    ])?;
+    for (name, value) in more.iter() {
+        noisy.push(name.clone(), value.clone());
+    }
+    Ok(noisy)
+}
+
+fn fields(lines: &[(&'static str, &'static str)]) -> Result<Fields, Box<dyn Error>> {
+    let mut fields = Fields::with_capacity(lines.len() + 16);
+    for (name, value) in lines {
+        fields.push(HeaderName::from_bytes(name.as_bytes())?, HeaderValue::from_str(value)?);
+    }
+    Ok(fields)
+}
+
+/// From the arrival of a request to its line in the log's buffer; writing the buffer to the file is
+/// another thread's work.
+fn recording() -> Outcome {
+    let parts = page_view()?;
+    for (name, access) in [
+        ("a JSON line", settings::Form::Json),
+        ("a combined line", settings::Form::Combined),
+        ("metrics only", settings::Form::Off),
+    ] {
+        let file = settings::Place::File("/dev/null".into());
+        let policy = settings::Policy { access, file, ..settings::Policy::default() };
+        let observe = Observe::open(&policy, 1, clock::wall())?;
+        let (seen, site) = (observe.worker(0), observe.site("www.example.org"));
+        let prepare = || {
+            let _written = observe.flush();
+            vec![(); PREPARED.into()]
+        };
+        time_prepared(&format!("observe: a record with {name}"), prepare, |()| record(&seen, site, &parts));
+    }
+    Ok(())
+}
+
+fn record(seen: &Seen, site: SiteId, parts: &Parts) {
+    let head = Head::new(parts);
+    let (now, wall) = (clock::now(), clock::wall());
+    let peer = SocketAddr::from(([203, 0, 113, 7], 51324));
+    let tls = Tls { version: "TLSv1.3", cipher: "TLS13_AES_128_GCM_SHA256", sni: Some("www.example.org") };
+    let arrival = Arrival { now, wall, peer, listener: 0, tls: Some(tls), generation: "4f1d2c3b5a69" };
+    let mut record = seen.record(&arrival, &head);
+    record.client(peer.ip(), false, &head);
+    record.site(site, "www.example.org");
+    record.area("frontend");
+    let first_byte = Some(Duration::from_millis(12));
+    record.origin(&Origin { member: "127.0.0.1:8080", connect: None, first_byte, reused: true, retries: 0 });
+    record.answered(clock::now(), StatusCode::OK);
+    record.sent(18_231);
+    record.complete();
+}
+
 /// Times a step that leaves its input as it is.
 fn time<R>(name: &str, mut step: impl FnMut() -> R) {
     let mut calls = 16_u32;
     while batch(calls, &mut step) < BATCH && calls < 1 << 24 {
         calls *= 2;
     }
-    report(name, (0..BATCHES).map(|_| batch(calls, &mut step).as_secs_f64() * 1e9 / f64::from(calls)).collect());
+    report(
+        name,
+        (0..BATCHES).map(|_| batch(calls, &mut step).as_secs_f64() * 1e9 / f64::from(calls)).collect(),
+    );
 }
 
 fn batch<R>(calls: u32, step: &mut impl FnMut() -> R) -> Duration {
@@ -117,6 +278,20 @@ fn batch<R>(calls: u32, step: &mut impl FnMut() -> R) -> Duration {
         black_box(step());
     }
     begin.elapsed()
+}
+
+/// Times a step that changes its input; making the inputs is not counted.
+fn time_prepared<T, R>(name: &str, mut prepare: impl FnMut() -> Vec<T>, mut step: impl FnMut(&mut T) -> R) {
+    let mut once = || {
+        let mut inputs = prepare();
+        let begin = clock::now();
+        for input in &mut inputs {
+            black_box(step(input));
+        }
+        begin.elapsed().as_secs_f64() * 1e9 / f64::from(PREPARED)
+    };
+    once();
+    report(name, (0..BATCHES).map(|_| once()).collect());
 }
 
 fn report(name: &str, mut each: Vec<f64>) {
