@@ -114,8 +114,8 @@ file = "{self.log}"
 level = "warn"
 
 [limits]
-connections = 19000
-connections_per_client = 19000
+connections = 12000
+connections_per_client = 12000
 workers = 1
 
 [shutdown]

@@ -58,7 +58,13 @@ def steady(work, cells, base):
             line[5:5] = [f"{median(cell[q] for cell in fine):,.0f}" for q in ("p50", "p99")] + [
                 spread(ratios(cells, name, base, q)) for q in ("p50", "p99")]
         lines.append(row(line))
-    return "\n".join([f"### ({work.key}) {work.title}", "", *lines, "", *notes])
+    return "\n".join([f"### ({work.key}) {work.title}", "", *lines, "", *disturbed(cells), *notes])
+
+
+def disturbed(cells):
+    """A warning, if somebody else was busy on the proxy's CPU."""
+    worst = max((cell["foreign"] for cells_of in cells.values() for cell in good(cells_of)), default=0.0)
+    return [f"**Not a quiet machine: others took up to {worst:.0%} of the proxy's CPU. Repeat this.**"] if worst > 0.1 else []
 
 
 def remarks(name, cells):

@@ -155,7 +155,7 @@ def judge(work, result):
             result["complaints"] = f"{numbers['refused']} refused, {numbers['faults']} failed ({numbers['fault']})"
     share = result["cpu_ns"] / 1e9 / result["seconds"]
     if result["load"] > 0.97 and share < 0.45:
-        result["complaints"] += f" the generator was the bottleneck (proxy at {share:.0%} of its CPU)"
+        result["complaints"] += f" the generator's CPU was full (the proxy used {share:.0%} of its own)"
     if result["stalls"]:
         result["complaints"] += f" stalled {result['stalls']} s"
     if work.unit == "request" and result["lines"] < 0.9 * result["requests"]:
