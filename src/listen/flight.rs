@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::StatusCode;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::Response;
 
@@ -19,6 +20,9 @@ pub(super) struct Flight {
 
 /// The response of the road with its ticket on board.
 pub(super) fn board(response: Response<Body>, mut ticket: Ticket, to_head: bool) -> Response<Flight> {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        ticket.switches();
+    }
     // hyper does not poll a body that is empty, nor one that answers HEAD.
     if to_head || response.body().is_end_stream() {
         ticket.complete();

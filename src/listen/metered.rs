@@ -1,24 +1,29 @@
-//! The stream under hyper: it tells the pulse what the socket does, and holds the connection's places for as long as anybody holds it, tunnels included.
+//! The stream under hyper: it tells the pulse what the socket does, closes with patience, and holds the
+//! connection's places for as long as anybody holds it, tunnels included.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 
 use super::pulse::Pulse;
+
+/// Most bytes that are read and thrown away after our side is closed.
+const LINGER_BYTES: usize = 32 * 1024 * 1024;
 
 /// A stream with its pulse; `G` is what is given back when it ends.
 pub(super) struct Metered<T, G> {
     io: T,
     pulse: Arc<Pulse>,
+    linger: usize,
     _held: G,
 }
 
 impl<T, G> Metered<T, G> {
     pub(super) fn new(io: T, pulse: Arc<Pulse>, held: G) -> Self {
-        Self { io, pulse, _held: held }
+        Self { io, pulse, linger: LINGER_BYTES, _held: held }
     }
 
     /// Tells the pulse whether the socket took something.
@@ -28,6 +33,25 @@ impl<T, G> Metered<T, G> {
             Poll::Ready(_) => self.pulse.flowing(),
         }
         written
+    }
+}
+
+impl<T: Read + Unpin, G> Metered<T, G> {
+    /// Reads to the client's end and throws it away. A close with unread bytes would make the kernel send
+    /// a reset, which overtakes our last answer: a client that is refused in the middle of an upload would
+    /// never read why (RFC 9112 section 9.6).
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut space = [0u8; 4096];
+        while self.linger > 0 {
+            let mut buffer = ReadBuf::new(&mut space);
+            let read = ready!(Pin::new(&mut self.io).poll_read(cx, buffer.unfilled()));
+            let count = buffer.filled().len();
+            if read.is_err() || count == 0 {
+                break;
+            }
+            self.linger = self.linger.saturating_sub(count);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -56,9 +80,11 @@ impl<T: Read + Write + Unpin, G: Unpin> Write for Metered<T, G> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // The stream reads on for a while, so that the client gets to read our last words.
+        // From here on the pulse gives the client a few seconds, for our last bytes and for its own.
         self.pulse.shut();
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
+        // A tunnel's other direction may still flow: its bytes are not ours to throw away.
+        if self.pulse.is_tunnel() { Poll::Ready(Ok(())) } else { self.poll_linger(cx) }
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -16,7 +16,8 @@ use super::limits;
 use super::tally::Event;
 use crate::clock;
 
-/// How long a connection that was told to end may take to send its last bytes and to close.
+/// How long a connection that was told to end may take to send its last bytes, and for how long the rest
+/// of what the client sends is then thrown away so that it reads them.
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Cancelled requests are forgiven up to this number; beyond it, while they are less than half of all.
@@ -44,6 +45,8 @@ pub(super) struct Pulse {
     shut: Mark,
     /// Whether the server is closing.
     closing: AtomicBool,
+    /// Whether the connection became a tunnel.
+    tunnel: AtomicBool,
     /// The stream of the request that began last, until its task is spawned (HTTP/2).
     newest: Mutex<Option<Arc<Stream>>>,
 }
@@ -91,6 +94,7 @@ impl Pulse {
             blocked: Mark::default(),
             shut: Mark::default(),
             closing: AtomicBool::new(false),
+            tunnel: AtomicBool::new(false),
             newest: Mutex::new(None),
         })
     }
@@ -130,6 +134,11 @@ impl Pulse {
     pub(super) fn last_words(&self) {
         self.head.store(true, Relaxed);
         self.since.set(self.start);
+    }
+
+    /// Whether the connection became a tunnel, whose two directions end on their own.
+    pub(super) fn is_tunnel(&self) -> bool {
+        self.tunnel.load(Relaxed)
     }
 
     /// A request head is complete.
@@ -235,6 +244,11 @@ impl Ticket {
         if let Some(stream) = &self.stream {
             stream.waiting.clear();
         }
+    }
+
+    /// The answer switches protocols.
+    pub(super) fn switches(&self) {
+        self.pulse.tunnel.store(true, Relaxed);
     }
 
     /// The answer ended, well or by the origin's fault.
