@@ -17,7 +17,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use http::{Method, Request, Response};
+use http::{HeaderName, HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
@@ -43,6 +43,9 @@ use crate::site::{Route, Site};
 use crate::step::Step;
 use crate::upstream::{Call, rewrite};
 
+/// The reference that a client can name, also on answers that are no refusals.
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
 /// Answers one request: the shell around the road. Whatever happens inside, exactly one reply leaves, it
 /// is hardened, and one record is written once its last byte is out or the client is gone.
 pub async fn answer(worker: Arc<Worker>, peer: Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
@@ -60,6 +63,9 @@ pub async fn answer(worker: Arc<Worker>, peer: Arc<Peer>, request: Request<Incom
         harden::page::refusal(&refusal, record.id(), &head)
     });
     found.harden(&worker, &mut reply);
+    if let Ok(id) = HeaderValue::from_str(record.id()) {
+        reply.fields.set(X_REQUEST_ID, id);
+    }
     record.answered(clock::now(), reply.status);
     if head.method() == Method::HEAD {
         record.complete();

@@ -27,10 +27,12 @@ use crate::harden::Applied;
 use crate::head::Head;
 use crate::listen::census::Census;
 use crate::listen::socket::{self, BindError};
-use crate::listen::tally::Tally;
+use crate::listen::first_bytes::Protocol;
+use crate::listen::tally::{Event, Tally};
 use crate::listen::{Door, Terms, accept};
 use crate::live::Live;
 use crate::observe::diagnostics::Diagnostics;
+use crate::observe::metrics::{Kind, Outside};
 use crate::observe::{Arrival, Observe, Record, Seen, Tls};
 use crate::pipeline;
 use crate::refusal::{Reason, Refusal};
@@ -117,6 +119,7 @@ pub fn run(
         tls,
     });
     house.announce(&generation);
+    show_door(&house);
     let by_worker: Vec<Mutex<Vec<TcpListener>>> =
         (0..workers).map(|_| Mutex::new(sockets.iter_mut().filter_map(Vec::pop).collect())).collect();
     let census = Arc::new(Census::new());
@@ -181,6 +184,29 @@ async fn sweep(worker: Arc<Worker>) {
         let generation = worker.live().load();
         generation.sites.iter().for_each(|site| site.upstream.sweep(worker.index));
     }
+}
+
+/// Shows on the metrics page what is counted at the door.
+fn show_door(house: &Arc<House>) {
+    let show = |name, help, kind, label, read: Box<dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync>| {
+        house.observe.show(Outside { name, help, kind, label, read });
+    };
+    let tally = Arc::clone(&house.tally);
+    let events = move || Event::ALL.iter().map(|event| (event.name(), tally.count(*event))).collect();
+    show("door_events", "What happened to connections, by event", Kind::Counter, "event", Box::new(events));
+    let tally = Arc::clone(&house.tally);
+    let foreign = move || Protocol::ALL.iter().map(|p| (p.name(), tally.foreign_count(*p))).collect();
+    let help = "Connections that spoke something else than what they were opened for, by protocol";
+    show("foreign_protocols", help, Kind::Counter, "protocol", Box::new(foreign));
+    let tally = Arc::clone(&house.tally);
+    let failed = move || tally.handshakes();
+    show("tls_handshakes_failed", "TLS handshakes that failed, by cause", Kind::Counter, "cause", Box::new(failed));
+    let house_now = Arc::downgrade(house);
+    let open = move || {
+        let open = house_now.upgrade().map_or(0, |house| house.drain.live());
+        vec![("", open as u64)]
+    };
+    show("connections_open", "Connections that are open now", Kind::Gauge, "", Box::new(open));
 }
 
 fn bind(generation: &Generation, workers: usize) -> Result<Vec<Vec<TcpListener>>, StartError> {

@@ -130,6 +130,7 @@ where
             return;
         }
     };
+    door.tally.event(Event::Handshake);
     let facts = stream.facts();
     let is_http2 = facts.alpn == Alpn::Http2;
     let tls = TlsFacts {

@@ -25,6 +25,8 @@ pub enum Event {
     Probe,
     /// Said nothing, or not enough to tell a protocol, for `limits.handshake` or `limits.header_read`.
     Silent,
+    /// A TLS handshake succeeded.
+    Handshake,
     /// A TLS handshake took longer than `limits.handshake`.
     HandshakeTimeout,
     /// A request head took longer than `limits.header_read`.
@@ -47,7 +49,7 @@ pub enum Event {
 
 impl Event {
     /// Every event, in the order of their numbers.
-    pub const ALL: [Event; 16] = [
+    pub const ALL: [Event; 17] = [
         Event::Accepted,
         Event::FullTotal,
         Event::FullClient,
@@ -55,6 +57,7 @@ impl Event {
         Event::AcceptFailed,
         Event::Probe,
         Event::Silent,
+        Event::Handshake,
         Event::HandshakeTimeout,
         Event::HeaderTimeout,
         Event::IdleTimeout,
@@ -77,6 +80,7 @@ impl Event {
             Event::AcceptFailed => "accept-failed",
             Event::Probe => "probe",
             Event::Silent => "silent",
+            Event::Handshake => "handshake",
             Event::HandshakeTimeout => "handshake-timeout",
             Event::HeaderTimeout => "header-timeout",
             Event::IdleTimeout => "idle-timeout",
