@@ -4,12 +4,17 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{sleep, timeout};
+use tokio::time::{interval, sleep, timeout};
 
 use crate::admin::{self, State};
+use crate::clock;
 use crate::config::complaint::Severity;
 use crate::drain::Phase;
 use crate::server::{House, Reload};
+
+/// Certificates made on the spot live 24 hours; this long before they end they are made again, by a
+/// reload.
+const MADE_AGAIN: Duration = Duration::from_hours(12);
 
 /// The signals that matter here.
 struct Signals {
@@ -43,8 +48,10 @@ pub async fn run(house: &House, admin: Option<TcpListener>, reload: &Reload, rea
     }
     house.readiness.set(State::Ready);
     ready();
+    let mut minute = interval(Duration::from_mins(1));
     let stop = loop {
         tokio::select! {
+            _ = minute.tick() => if is_due(house) { reload_now(house, reload) },
             _ = signals.hang_up.recv() => reload_now(house, reload),
             _ = signals.user1.recv() => reopen(house),
             _ = signals.terminate.recv() => break Stop::Gently,
@@ -75,6 +82,13 @@ async fn end(house: &House, delay: Duration, grace: Duration) {
     if timeout(grace, house.drain.empty()).await.is_err() {
         tracing::warn!(connections = house.drain.live(), "the grace is over; what is open is cut");
     }
+}
+
+/// Whether a certificate that was made on the spot has half a day left, or less. By the wall clock: a
+/// machine that slept over it has not counted the hours.
+fn is_due(house: &House) -> bool {
+    let until = house.live.load().made_until();
+    until.is_some_and(|until| until.duration_since(clock::wall()).unwrap_or_default() < MADE_AGAIN)
 }
 
 fn reload_now(house: &House, reload: &Reload) {

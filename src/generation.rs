@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::client;
 use crate::guard::host::{self, HostTable};
@@ -58,6 +58,14 @@ pub struct Listener {
 }
 
 impl Generation {
+    /// When the first of the certificates that were made on the spot ends; none if all are files.
+    #[must_use]
+    pub fn made_until(&self) -> Option<SystemTime> {
+        let made = self.listeners.iter().filter(|listener| listener.settings.makes_its_certificate());
+        let stores = made.filter_map(|listener| listener.store.as_ref());
+        stores.flat_map(|store| store.certificates()).map(|certificate| certificate.facts.not_after).min()
+    }
+
     /// Gives every site its number in the metrics; before it is put in force.
     pub fn register(&mut self, observe: &Observe) {
         for site in &mut self.sites {

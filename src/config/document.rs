@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-use super::complaint::{Complaints, Place, Source};
+use super::complaint::{Place, Source};
+use super::development;
 use super::layer::{self, Layer, Level};
 use super::section::{Placed, Reading, Section, Text};
 use super::site;
@@ -15,9 +16,10 @@ use crate::admin;
 use crate::client;
 use crate::clock;
 use crate::generation::{Generation, Listener, Shutdown};
-use crate::guard::host::{self, HostTable};
+use crate::guard::host::{self, HostPattern, HostTable};
 use crate::guard::{framing, pace};
 use crate::listen;
+use crate::listen::settings::{Certificates, Https, Service, UnknownSni};
 use crate::observe;
 use crate::runtime::worker_count;
 use crate::site::{Area, Route, Site};
@@ -99,7 +101,8 @@ impl Raw {
             let hint = "add `[[listen]]` with e.g. `url = \"https://0.0.0.0:443\"`";
             reading.complaints.error(Some(&whole), "there is no `[[listen]]`", Some(hint.to_owned()));
         }
-        let listeners = listeners(self.listeners, &mut reading.complaints);
+        let patterns: Vec<_> = self.sites.iter().flat_map(|site| site.hosts.clone()).collect();
+        let listeners = listeners(self.listeners, &patterns, reading);
         let workers = worker_count(self.limits.workers);
         let outside = outside(&self.layer, reading)?;
         let mut hosts = Vec::new();
@@ -189,13 +192,17 @@ impl Limits {
     }
 }
 
-/// The listeners with their certificates loaded.
-fn listeners(raw: Vec<listen::settings::Raw>, complaints: &mut Complaints) -> Vec<Listener> {
-    listen::settings::Raw::compile(raw, complaints)
+/// The listeners with their certificates loaded, or made for `hosts`.
+fn listeners(
+    raw: Vec<listen::settings::Raw>,
+    hosts: &[Placed<HostPattern>],
+    reading: &mut Reading<'_>,
+) -> Vec<Listener> {
+    listen::settings::Raw::compile(raw, &mut reading.complaints)
         .into_iter()
         .map(|settings| {
             let store = match &settings.service {
-                listen::settings::Service::Https(https) => store(https, &settings.place, complaints),
+                Service::Https(https) => store(https, &settings.place, hosts, reading),
                 _ => None,
             };
             Listener { settings, store: store.map(Arc::new) }
@@ -203,22 +210,34 @@ fn listeners(raw: Vec<listen::settings::Raw>, complaints: &mut Complaints) -> Ve
         .collect()
 }
 
-fn store(https: &listen::settings::Https, place: &Place, complaints: &mut Complaints) -> Option<Store> {
+fn store(
+    https: &Https,
+    place: &Place,
+    hosts: &[Placed<HostPattern>],
+    reading: &mut Reading<'_>,
+) -> Option<Store> {
     let mut certificates = Vec::new();
-    for pair in &https.certificates {
-        let files = Files { chain: &pair.chain.value, key: &pair.key.value };
-        certificates.extend(load::load(files, clock::wall(), Some(&pair.chain.place), complaints));
+    match &https.certificates {
+        Certificates::Files(pairs) => {
+            for pair in pairs {
+                let files = Files { chain: &pair.chain.value, key: &pair.key.value };
+                let place = Some(&pair.chain.place);
+                certificates.extend(load::load(files, clock::wall(), place, &mut reading.complaints));
+            }
+        }
+        Certificates::Made(maker) => certificates.extend(development::certificate(*maker, place, hosts, reading)),
     }
     if certificates.is_empty() {
         return None;
     }
     let default = https.default_certificate.as_ref();
     let unknown = match https.unknown_sni {
-        listen::settings::UnknownSni::Default => UnknownName::Default,
-        listen::settings::UnknownSni::Refuse => UnknownName::Refuse,
+        UnknownSni::Default => UnknownName::Default,
+        UnknownSni::Refuse => UnknownName::Refuse,
     };
     let place = default.map_or(place, |name| &name.place);
-    Store::new(&certificates, default.map(|name| name.value.as_str()), unknown, Some(place), complaints)
+    let default = default.map(|name| name.value.as_str());
+    Store::new(&certificates, default, unknown, Some(place), &mut reading.complaints)
 }
 
 /// The name of a generation: twelve hexadecimal digits of a hash of everything it was built from. It tells

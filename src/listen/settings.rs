@@ -13,7 +13,7 @@ use crate::config::units::choice;
 pub struct Raw {
     place: Place,
     url: Option<Placed<Text<Url>>>,
-    certificates: Vec<Certificate>,
+    certificates: Certificates,
     certificates_place: Option<Place>,
     unknown_sni: Option<Placed<Text<UnknownSni>>>,
     default_certificate: Option<Placed<String>>,
@@ -49,12 +49,30 @@ pub enum Service {
 /// The TLS side of a listener, for the TLS room to load.
 #[derive(Clone, Debug)]
 pub struct Https {
-    /// At least one.
-    pub certificates: Vec<Certificate>,
+    /// Where they come from.
+    pub certificates: Certificates,
     /// What a client gets that names no known site.
     pub unknown_sni: UnknownSni,
     /// The name whose certificate is the default; the first certificate otherwise.
     pub default_certificate: Option<Placed<String>>,
+}
+
+/// Where a listener's certificates come from.
+#[derive(Clone, Debug)]
+pub enum Certificates {
+    /// PEM files; at least one pair, unless there were complaints.
+    Files(Vec<Certificate>),
+    /// One is made on the spot for the hosts of all sites, and made again before it ends.
+    Made(Maker),
+}
+
+/// Who makes a certificate on the spot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Maker {
+    /// The development CA in the user's data directory, which browsers can be told to trust.
+    Development,
+    /// Nobody: it signs itself, is kept nowhere, and no browser trusts it.
+    ThrowAway,
 }
 
 /// A certificate chain and its key, both PEM files.
@@ -95,6 +113,14 @@ pub struct Url {
     pub address: SocketAddr,
 }
 
+impl Policy {
+    /// Whether the certificate is made on the spot, and has to be made again before it ends.
+    #[must_use]
+    pub fn makes_its_certificate(&self) -> bool {
+        matches!(&self.service, Service::Https(Https { certificates: Certificates::Made(_), .. }))
+    }
+}
+
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}", if self.tls { "https" } else { "http" }, self.address)
@@ -104,6 +130,12 @@ impl fmt::Display for Url {
 impl FromText for UnknownSni {
     fn from_text(text: &str) -> Result<Self, Fault> {
         choice(text, &[("default", Self::Default), ("refuse", Self::Refuse)])
+    }
+}
+
+impl FromText for Maker {
+    fn from_text(text: &str) -> Result<Self, Fault> {
+        choice(text, &[("development", Self::Development), ("throw-away", Self::ThrowAway)])
     }
 }
 
@@ -181,11 +213,7 @@ impl Raw {
         let raw = Self {
             place: section.place.clone(),
             url: section.get(reading, "url"),
-            certificates: certificates
-                .iter()
-                .flat_map(Item::elements)
-                .filter_map(|element| Certificate::read(element.into_section(reading)?, reading))
-                .collect(),
+            certificates: Certificates::read(certificates.as_ref(), reading),
             certificates_place,
             unknown_sni: section.get(reading, "unknown_sni"),
             default_certificate: section.get(reading, "default_certificate"),
@@ -241,12 +269,13 @@ impl Raw {
     }
 
     fn https(self, complaints: &mut Complaints) -> Service {
-        if self.certificates.is_empty() && self.certificates_place.is_none() {
+        if self.certificates_place.is_none() {
             complaints.error(
                 Some(&self.place),
                 "an https listener needs a certificate",
                 Some(
-                    "write `certificates = [{ chain = \"www.pem\", key = \"www.key\" }]`; `ravelin dev` makes its own"
+                    "write `certificates = [{ chain = \"www.pem\", key = \"www.key\" }]`; on your own machine \
+                     `certificates = \"development\"` makes one"
                         .to_owned(),
                 ),
             );
@@ -297,6 +326,23 @@ impl Raw {
             );
         }
         Service::Redirect { https_port: https_port.unwrap_or(443) }
+    }
+}
+
+impl Certificates {
+    /// A word says who makes one; everything else is a list of files.
+    fn read(item: Option<&Item<'_>>, reading: &mut Reading<'_>) -> Self {
+        let none = Self::Files(Vec::new());
+        let Some(item) = item else { return none };
+        if item.is_text() {
+            return item.read::<Text<Maker>>(reading).map_or(none, |maker| Self::Made(maker.value.0));
+        }
+        let pairs = item.elements().into_iter();
+        Self::Files(
+            pairs
+                .filter_map(|element| Certificate::read(element.into_section(reading)?, reading))
+                .collect(),
+        )
     }
 }
 
@@ -381,9 +427,25 @@ pub(super) mod tests {
         let [https, http] = listeners.as_slice() else { panic!("{listeners:?}") };
         assert_eq!(https.address, "0.0.0.0:8443".parse().unwrap());
         let Service::Https(tls) = &https.service else { panic!("{https:?}") };
-        assert_eq!(tls.certificates[0].chain.value, PathBuf::from("/etc/ravelin/www.pem"));
+        let Certificates::Files(pairs) = &tls.certificates else { panic!("{tls:?}") };
+        assert_eq!(pairs[0].chain.value, PathBuf::from("/etc/ravelin/www.pem"));
         assert_eq!(tls.unknown_sni, UnknownSni::Default);
         assert!(matches!(http.service, Service::Redirect { https_port: 8443 }));
+    }
+
+    #[test]
+    fn a_word_says_who_makes_the_certificate() {
+        for (word, want) in [("development", Maker::Development), ("throw-away", Maker::ThrowAway)] {
+            let (listeners, complaints) =
+                compile(&format!("[[listen]]\nurl = \"https://127.0.0.1:8443\"\ncertificates = \"{word}\"\n"));
+            assert!(complaints.is_empty(), "{complaints}");
+            let Service::Https(tls) = &listeners[0].service else { panic!("{listeners:?}") };
+            assert!(matches!(tls.certificates, Certificates::Made(maker) if maker == want));
+        }
+        let (_, complaints) =
+            compile("[[listen]]\nurl = \"https://127.0.0.1:8443\"\ncertificates = \"developmnt\"\n");
+        assert!(complaints.to_string().contains("did you mean `development`?"), "{complaints}");
+        assert_eq!(complaints.iter().count(), 1, "{complaints}");
     }
 
     #[test]

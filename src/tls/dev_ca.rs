@@ -121,7 +121,7 @@ impl DevCa {
 
     /// A certificate for `names` (host names, wildcards, addresses), valid for 24 hours.
     pub fn issue(&self, names: &[&str], now: SystemTime) -> Result<Arc<Certificate>, DevCaError> {
-        if let Some(foreign) = names.iter().find(|name| !is_ours(name)) {
+        if let Some(foreign) = names.iter().find(|name| !vouches_for(name)) {
             return Err(DevCaError::Foreign((*foreign).to_owned()));
         }
         let key = new_key()?;
@@ -138,8 +138,9 @@ pub fn throw_away(names: &[&str], now: SystemTime) -> Result<Arc<Certificate>, D
     served(certificate.der().clone(), &key, "a throw-away certificate")
 }
 
-/// Whether the root may vouch for `name`.
-fn is_ours(name: &str) -> bool {
+/// Whether the root may vouch for `name`: a host, a wildcard, or an address without brackets.
+#[must_use]
+pub fn vouches_for(name: &str) -> bool {
     if let Ok(address) = name.parse::<IpAddr>() {
         return address.is_loopback();
     }
