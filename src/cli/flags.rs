@@ -117,13 +117,13 @@ impl Flags {
     }
 }
 
-fn list(items: &[String]) -> String {
+pub(super) fn list(items: &[String]) -> String {
     let quoted: Vec<String> = items.iter().map(|item| self::quoted(item)).collect();
     format!("[{}]", quoted.join(", "))
 }
 
 /// A TOML basic string (TOML 1.0, "String"): quotes, backslashes and control characters are escaped.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
     for c in text.chars() {

@@ -6,9 +6,12 @@ use clap::{Parser, Subcommand};
 
 mod check;
 mod config;
+mod demo;
+mod dev;
 mod explain;
 mod flags;
 mod health;
+mod local;
 mod run;
 mod source;
 
@@ -24,6 +27,10 @@ pub struct Cli {
 enum Command {
     /// Stand in front of a web server, from a file or from flags alone.
     Run(run::Arguments),
+    /// See it: a small site, Ravelin in front of it, and the difference that it makes.
+    Demo(demo::Arguments),
+    /// Put https in front of a web server on your own machine.
+    Dev(dev::Arguments),
     /// Read the configuration and say everything that is wrong with it, without starting.
     Check(check::Arguments),
     /// Say step by step what would happen to a request, and which line decides.
@@ -39,6 +46,8 @@ enum Command {
 pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(arguments) => run::main(arguments),
+        Command::Demo(arguments) => demo::main(&arguments),
+        Command::Dev(arguments) => dev::main(&arguments),
         Command::Check(arguments) => check::main(&arguments),
         Command::Explain(arguments) => explain::main(&arguments),
         Command::Config(arguments) => config::main(&arguments),

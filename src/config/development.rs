@@ -30,7 +30,9 @@ fn directory_by(env: &dyn Fn(&str) -> Option<String>) -> Result<PathBuf, String>
     let data = || path("XDG_DATA_HOME").filter(|path| path.is_absolute()).map(|data| data.join("ravelin"));
     let home = || path("HOME").map(|home| home.join(".local/share/ravelin"));
     let found = ours.or_else(data).or_else(home).map(|data| data.join("development-ca"));
-    found.ok_or_else(|| "there is no place for the development CA: neither RAVELIN_DATA nor HOME is set".to_owned())
+    found.ok_or_else(|| {
+        "there is no place for the development CA: neither RAVELIN_DATA nor HOME is set".to_owned()
+    })
 }
 
 /// A certificate for all `hosts`, or complaints that say why there is none.
@@ -78,7 +80,8 @@ fn name(host: &HostPattern) -> String {
 
 /// Complains about every host that the development CA does not vouch for.
 fn all_ours(hosts: &[Placed<HostPattern>], reading: &mut Reading<'_>) -> bool {
-    let ours = |host: &&Placed<HostPattern>| host.value == HostPattern::Any || vouches_for(&name(&host.value));
+    let ours =
+        |host: &&Placed<HostPattern>| host.value == HostPattern::Any || vouches_for(&name(&host.value));
     let mut foreign = hosts.iter().filter(|host| !ours(host)).peekable();
     let none = foreign.peek().is_none();
     for host in foreign {
@@ -107,7 +110,10 @@ mod tests {
         let is = |path: &str| Ok(PathBuf::from(path));
         assert_eq!(env(&[("HOME", "/h")]), is("/h/.local/share/ravelin/development-ca"));
         assert_eq!(env(&[("HOME", "/h"), ("XDG_DATA_HOME", "/d")]), is("/d/ravelin/development-ca"));
-        assert_eq!(env(&[("HOME", "/h"), ("XDG_DATA_HOME", "d")]), is("/h/.local/share/ravelin/development-ca"));
+        assert_eq!(
+            env(&[("HOME", "/h"), ("XDG_DATA_HOME", "d")]),
+            is("/h/.local/share/ravelin/development-ca")
+        );
         assert_eq!(env(&[("RAVELIN_DATA", "/r"), ("XDG_DATA_HOME", "/d")]), is("/r/development-ca"));
         assert!(env(&[("HOME", "")]).unwrap_err().contains("RAVELIN_DATA"));
     }
@@ -129,7 +135,8 @@ mod tests {
 
     #[test]
     fn every_foreign_host_is_named_with_its_place() {
-        let said = load("development", r#"["a.test", "www.example.org", "*.example.com"]"#).complaints.to_string();
+        let said =
+            load("development", r#"["a.test", "www.example.org", "*.example.com"]"#).complaints.to_string();
         for host in ["www.example.org", "*.example.com"] {
             assert!(said.contains(&format!("does not vouch for `{host}`")), "{said}");
         }

@@ -225,7 +225,9 @@ fn store(
                 certificates.extend(load::load(files, clock::wall(), place, &mut reading.complaints));
             }
         }
-        Certificates::Made(maker) => certificates.extend(development::certificate(*maker, place, hosts, reading)),
+        Certificates::Made(maker) => {
+            certificates.extend(development::certificate(*maker, place, hosts, reading))
+        }
     }
     if certificates.is_empty() {
         return None;

@@ -339,9 +339,7 @@ impl Certificates {
         }
         let pairs = item.elements().into_iter();
         Self::Files(
-            pairs
-                .filter_map(|element| Certificate::read(element.into_section(reading)?, reading))
-                .collect(),
+            pairs.filter_map(|element| Certificate::read(element.into_section(reading)?, reading)).collect(),
         )
     }
 }
@@ -436,8 +434,9 @@ pub(super) mod tests {
     #[test]
     fn a_word_says_who_makes_the_certificate() {
         for (word, want) in [("development", Maker::Development), ("throw-away", Maker::ThrowAway)] {
-            let (listeners, complaints) =
-                compile(&format!("[[listen]]\nurl = \"https://127.0.0.1:8443\"\ncertificates = \"{word}\"\n"));
+            let (listeners, complaints) = compile(&format!(
+                "[[listen]]\nurl = \"https://127.0.0.1:8443\"\ncertificates = \"{word}\"\n"
+            ));
             assert!(complaints.is_empty(), "{complaints}");
             let Service::Https(tls) = &listeners[0].service else { panic!("{listeners:?}") };
             assert!(matches!(tls.certificates, Certificates::Made(maker) if maker == want));

@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustls::RootCertStore;
+use rustls::pki_types::{CertificateDer, ServerName};
+
 use super::balance::MEMBERS_MAX;
 use super::endpoint::Endpoint;
-use super::tls::Tls;
+use super::tls::{self, Tls, Trust};
 use super::tls_settings;
 use crate::config::complaint::{Complaints, Place};
 use crate::config::section::{Placed, Reading, Section, Text};
@@ -57,6 +60,25 @@ pub struct PoolPolicy {
 }
 
 impl Policy {
+    /// A single origin, for a command that asks it itself. Over https `root` alone is believed.
+    ///
+    /// # Errors
+    /// When the root cannot be one, or no certificate can name the host.
+    pub fn single(endpoint: Endpoint, root: Option<&CertificateDer<'static>>) -> Result<Self, rustls::Error> {
+        let tls = match &endpoint {
+            Endpoint::Net { host, tls: true, .. } => {
+                let name = ServerName::try_from(host.to_string())
+                    .map_err(|error| rustls::Error::General(error.to_string()))?;
+                let mut roots = RootCertStore::empty();
+                root.map_or(Ok(()), |root| roots.add(root.clone()))?;
+                let trust = Trust { roots: Some(roots), pins: Vec::new(), client: None };
+                Some(Tls::new(tls::config(trust)?, name))
+            }
+            _ => None,
+        };
+        Ok(Self { members: vec![(endpoint, tls)], pool: PoolPolicy::default() })
+    }
+
     /// Host and port of every member that is reached over TCP.
     pub fn addresses(&self) -> impl Iterator<Item = (&str, u16)> {
         self.members.iter().filter_map(|(endpoint, _)| match endpoint {
