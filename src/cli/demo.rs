@@ -76,6 +76,7 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     let generation = loaded.generation.ok_or("nothing was started")?;
     let doors = Doors { site, https: local.https, http: local.http, root: authority.root(&generation)? };
     let greeting = greeting(&local, site.port(), &authority);
+    let waits = format!("{secure} is open");
     let once = arguments.once;
     let (report, outcome) = mpsc::channel();
     let ready = move || {
@@ -89,7 +90,7 @@ fn run(arguments: &Arguments) -> Result<(), String> {
                 // As if somebody had typed Ctrl-C.
                 let _ = kill_process(getpid(), Signal::INT);
             } else {
-                println!("Ctrl-C ends it.");
+                println!("{waits}; Ctrl-C ends it.");
             }
         });
     };

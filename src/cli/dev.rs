@@ -137,9 +137,9 @@ fn greeting(to: &Endpoint, local: &Local, root: &Path) -> String {
     lines.push(format!("  http://localhost:{} leads to https", local.http));
     lines.push(String::new());
     if let Err(error) = answers(to) {
-        lines.push(format!(
-            "Nothing answers at {to} yet ({error}): start your web server. Until then pages say 502."
-        ));
+        lines.push(format!("Nothing answers at {to} yet: {}.", error.kind()));
+        lines
+            .push("Start your web server; until then every page says so, with status 502 or 504.".to_owned());
         lines.push(String::new());
     }
     lines.push(

@@ -1,5 +1,6 @@
 //! What the headers do in a real browser: the backend's own frames load, a stranger's do not.
 
+use crate::demo::Demo;
 use crate::harness::browser::visit;
 use crate::harness::{HOST, apache, proxy};
 
@@ -68,4 +69,18 @@ fn the_login_page_is_alive_over_http2() {
         let document = visit(&format!("{}/typo3/?line={line}", site.base()));
         assert!(document.contains("data-login=\"ready\""), "TYPO3 {line}: {document}");
     }
+}
+
+#[test]
+fn the_demos_page_frames_its_own_site_and_no_stranger_frames_it() {
+    let demo = Demo::start();
+    let page = visit(&format!("{}/", demo.secure()));
+    assert!(page.contains("data-frame=\"framed\""), "its own frame loads: {page}");
+    let stranger = visit(&format!("http://127.0.0.1:{}/stranger", demo.alone()));
+    assert!(
+        stranger.contains("data-alone=\"framed\""),
+        "without Ravelin it is framed, so the test can fail: {stranger}"
+    );
+    assert!(!stranger.contains("data-guarded"), "behind Ravelin it is refused: {stranger}");
+    assert!(stranger.contains(&format!("src=\"{}/frame\"", demo.secure())), "and it was tried: {stranger}");
 }

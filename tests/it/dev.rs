@@ -13,22 +13,26 @@ struct Dev {
     child: Child,
     data: tempfile::TempDir,
     https: Port,
-    _http: Port,
+    http: Port,
 }
 
 impl Dev {
     #[track_caller]
     fn start(host: &str) -> Self {
+        Self::to(&apache().url, host)
+    }
+
+    #[track_caller]
+    fn to(origin: &str, host: &str) -> Self {
         let data = tempfile::tempdir().unwrap();
         let (https, http) = (Port::reserve(), Port::reserve());
         let log = std::fs::File::create(data.path().join("said")).unwrap();
         let mut command = dev(data.path());
-        command.args(["--to", &apache().url, host]);
-        command.args(["--listen", &format!("https://127.0.0.1:{}", https.number())]);
-        command.args(["--listen", &format!("http://127.0.0.1:{}", http.number())]);
+        command.args(["--to", origin, host]);
+        command.args(["--https", &https.number().to_string(), "--http", &http.number().to_string()]);
         let child =
             command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
-        let dev = Self { child, data, https, _http: http };
+        let dev = Self { child, data, https, http };
         let up = within(Duration::from_secs(20), || {
             std::net::TcpStream::connect(("127.0.0.1", dev.https.number())).ok()
         });
@@ -44,12 +48,14 @@ impl Dev {
     #[track_caller]
     fn root(&self) -> (PathBuf, PathBuf) {
         let files = files(self.data.path());
-        let holds = |word: &str| {
-            let found =
-                files.iter().find(|f| std::fs::read_to_string(f).is_ok_and(|text| text.contains(word)));
-            found.unwrap_or_else(|| panic!("no file with {word:?} among {files:?}")).clone()
+        let holds =
+            |file: &PathBuf, word: &str| std::fs::read_to_string(file).is_ok_and(|text| text.contains(word));
+        let find = |key: bool| {
+            files.iter().find(|file| holds(file, "BEGIN CERTIFICATE") && holds(file, "PRIVATE KEY") == key)
         };
-        (holds("BEGIN CERTIFICATE"), holds("PRIVATE KEY"))
+        let root = find(false).unwrap_or_else(|| panic!("no certificate to be trusted among {files:?}"));
+        let key = find(true).unwrap_or_else(|| panic!("no key among {files:?}"));
+        (root.clone(), key.clone())
     }
 }
 
@@ -104,10 +110,71 @@ fn the_root_can_vouch_for_development_hosts_only() {
 }
 
 #[test]
+fn openssl_verifies_every_name_on_the_wire() {
+    let dev = Dev::start("mysite.localhost");
+    let (root, _) = dev.root();
+    for name in ["mysite.localhost", "localhost"] {
+        let address = format!("127.0.0.1:{}", dev.https.number());
+        let said = run(Command::new("openssl")
+            .args(["s_client", "-connect", &address, "-servername", name, "-verify_hostname", name])
+            .args(["-verify_return_error", "-x509_strict", "-CAfile"])
+            .arg(&root)
+            .stdin(Stdio::null()));
+        said.exits(0).says("Verification: OK").says(&format!("Verified peername: {name}"));
+    }
+    let address = format!("127.0.0.1:{}", dev.https.number());
+    let said = run(Command::new("openssl")
+        .args([
+            "s_client",
+            "-connect",
+            &address,
+            "-verify_hostname",
+            "other.localhost",
+            "-verify_return_error",
+        ])
+        .arg("-CAfile")
+        .arg(&root)
+        .stdin(Stdio::null()));
+    assert_ne!(said.code, Some(0), "the check can fail:\n{}", said.all());
+}
+
+#[test]
+fn a_second_start_keeps_the_root_and_http_leads_to_https() {
+    let mut dev = Dev::start("mysite.test");
+    let plain = Ask::url(&format!("http://localhost:{}/a?b", dev.http.number()), Over::Plain).send();
+    plain.status(301).header_once("location", &format!("https://localhost:{}/a?b", dev.https.number()));
+    let (root, _) = dev.root();
+    let before = std::fs::read(&root).unwrap();
+    run(Command::new("kill").args(["-s", "INT", &dev.child.id().to_string()])).exits(0);
+    let status = within(Duration::from_secs(10), || dev.child.try_wait().ok().flatten());
+    assert_eq!(status.and_then(|status| status.code()), Some(0), "Ctrl-C ends it cleanly: {}", dev.said());
+    run(self::dev(dev.data.path()).arg("--how-to-trust"))
+        .exits(0)
+        .says(&root.display().to_string())
+        .says("update-ca-certificates");
+    assert_eq!(std::fs::read(&root).unwrap(), before);
+}
+
+#[test]
+fn an_origin_that_sleeps_is_a_warning_and_a_wrong_one_an_error() {
+    let sleeping = Port::reserve();
+    let dev = Dev::to(&format!("http://127.0.0.1:{}", sleeping.number()), "mysite.localhost");
+    let said = within(Duration::from_secs(10), || dev.said().contains("Nothing answers at").then_some(()));
+    assert!(said.is_some(), "{}", dev.said());
+    let data = tempfile::tempdir().unwrap();
+    let wrong = |to: &str| run(self::dev(data.path()).args(["--to", to]).stdin(Stdio::null()));
+    let said = wrong("127.0.0.1:8080");
+    assert_ne!(said.code, Some(0));
+    said.says("--to").says("has no scheme").says("did you mean `http://127.0.0.1:8080`?");
+    wrong("http://localhost:8443").exits(1).says("where Ravelin itself would listen").says("--https");
+    run(self::dev(data.path()).stdin(Stdio::null())).says("--to");
+}
+
+#[test]
 fn a_public_name_is_refused_with_the_reason() {
     let data = tempfile::tempdir().unwrap();
     let said =
         run(dev(data.path()).args(["--to", "http://127.0.0.1:1", "www.example.org"]).stdin(Stdio::null()));
     assert_ne!(said.code, Some(0));
-    said.says("www.example.org").says("localhost");
+    said.says("the development CA does not vouch for `www.example.org`").says("localhost, test, ddev.site");
 }

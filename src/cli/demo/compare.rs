@@ -12,10 +12,10 @@ use crate::harden::observatory::{self, Cors, Redirect, Scan, Scripts};
 
 /// What the reader should know about the numbers.
 pub(super) const NOTES: &str = "\
-Measured just now over real connections to both, under the name www.example.org. For localhost itself
-Strict-Transport-Security is left out: it would bind every other server on this machine to https.
-B+ is where a proxy ends that breaks nothing; the rest is a script policy, which only the site can write.
-TYPO3's back end writes one, and Ravelin passes it on untouched.";
+Measured just now, over real connections to both, under the name www.example.org: for localhost
+Strict-Transport-Security is left out, because it would bind other servers on this machine to https.
+B+ is as far as a proxy gets that breaks nothing. The rest is a script policy, which only the site
+can write; TYPO3's back end writes one, and Ravelin passes it on untouched.";
 
 /// Stands for a header that is not there.
 const NONE: &str = "-";
@@ -239,6 +239,12 @@ mod tests {
         assert_eq!(added(&before, &after), [row("Vary", "a", "b"), row("X-Frame-Options", "-", "DENY")]);
         let gone = [row("Server", "Apache", "gone"), row("X-TYPO3-Parsetime", "1ms", "gone")];
         assert_eq!(removed(&before, &after), gone);
+    }
+
+    #[test]
+    fn the_notes_fit_the_terminal_and_name_the_name() {
+        assert!(NOTES.lines().all(|line| line.chars().count() <= 100));
+        assert!(NOTES.contains(NAME));
     }
 
     #[test]

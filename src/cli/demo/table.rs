@@ -92,7 +92,9 @@ fn clipped(text: &str, width: usize) -> String {
         return clean.collect();
     }
     let kept: String = clean.take(width.saturating_sub(4)).collect();
-    format!("{} ...", kept.trim_end())
+    // Whole words, if there are some.
+    let kept = kept.rsplit_once(' ').map_or(&*kept, |(words, _)| words);
+    format!("{kept} ...")
 }
 
 #[cfg(test)]
@@ -118,6 +120,7 @@ mod tests {
         assert_eq!(head.find("without"), server.find("Apache"));
         assert_eq!(head.rfind("with "), server.find("gone"));
         assert_eq!(long.chars().count(), WIDTH);
+        assert_eq!(clipped("several words are here", 16), "several ...");
         assert!(long.ends_with(" ...") && !plain.contains('\u{1b}'), "{plain}");
     }
 
