@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// Requests allocate a score of small blocks that live and die on one thread, which is what it is best at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     ravelin::cli::main()
 }
