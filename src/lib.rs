@@ -1,4 +1,19 @@
 //! Ravelin: a security reverse proxy that stands in front of a TYPO3 web server.
+//!
+//! The library is the whole product; the binary only calls [`cli::main`]. Read [`pipeline`] first: it is
+//! the road of a request, top to bottom. Modules, in the order in which a request meets them:
+//!
+//! ```text
+//! listen   sockets, caps, first bytes, one connection       tls      certificates, the stream, the development CA
+//!    └─ pipeline   the road                                 step · refusal · gate   its table, its noes, its modes
+//!         ├─ guard      what decides                        client   who asks
+//!         ├─ upstream   the origin: rewrite, pool, send     http1    decoders for the origin's answers
+//!         ├─ harden     what leaves the house               redirect from http to https
+//!         └─ observe    record, access log, metrics         admin    their listener
+//! config   read, complain, compile ─→ generation ─→ live    site     a site and its routes
+//! server   the composition root     control   signals       runtime · drain · clock · rlimit
+//! head · fields · body · reply      the forms in which messages are passed
+//! ```
 
 pub mod admin;
 pub mod body;

@@ -17,6 +17,7 @@ mod dev;
 mod foreign_protocols;
 mod fuzz_twin;
 mod hardening;
+mod house;
 mod lifecycle;
 mod limits;
 mod logs;

@@ -1,0 +1,100 @@
+//! The invariants of ARCHITECTURE.md that a machine can read off the source.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Every file of `src`, with its product code: what stands above an inline `mod tests`.
+fn sources() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    collect(&root, &mut files);
+    let name = |path: &Path| path.strip_prefix(&root).expect("below src").display().to_string();
+    let code = |text: String| text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned();
+    let sources: Vec<_> =
+        files.iter().map(|path| (name(path), code(fs::read_to_string(path).expect("readable")))).collect();
+    assert!(sources.len() > 80, "the walk found the sources");
+    sources
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            collect(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+fn is_test(name: &str) -> bool {
+    name.contains("tests") || name.ends_with("_test.rs")
+}
+
+/// Files outside of `allowed` whose code holds one of `words`.
+fn offenders(words: &[&str], allowed: &[&str]) -> Vec<String> {
+    let code = |text: &str| -> String {
+        text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+    };
+    sources()
+        .into_iter()
+        .filter(|(name, _)| !is_test(name) && !allowed.iter().any(|prefix| name.starts_with(prefix)))
+        .flat_map(|(name, text)| {
+            let text = code(&text);
+            words.iter().filter(|word| text.contains(**word)).map(|word| format!("{name}: {word}")).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+#[test]
+fn every_file_says_its_one_reason_to_exist() {
+    let silent: Vec<_> = sources().into_iter().filter(|(_, text)| !text.starts_with("//! ")).map(|(name, _)| name).collect();
+    assert!(silent.is_empty(), "{silent:?}");
+}
+
+#[test]
+fn only_the_clock_asks_for_the_time() {
+    assert_eq!(offenders(&["Instant::now(", "SystemTime::now("], &["clock.rs"]), Vec::<String>::new());
+}
+
+#[test]
+fn only_configuration_and_command_line_read_the_environment() {
+    assert_eq!(offenders(&["std::env::", "env::var"], &["config/", "cli/"]), Vec::<String>::new());
+}
+
+#[test]
+fn tasks_are_spawned_where_the_architecture_says() {
+    let allowed = ["listen/", "server.rs", "control.rs", "cli/demo"];
+    assert_eq!(offenders(&["tokio::spawn", "task::spawn"], &allowed), Vec::<String>::new());
+}
+
+#[test]
+fn what_decides_knows_nothing_of_sockets_and_origins() {
+    let forbidden = ["crate::upstream", "crate::listen", "crate::admin"];
+    let found: Vec<_> = offenders(&forbidden, &[])
+        .into_iter()
+        .filter(|line| ["guard/", "client/", "harden/"].iter().any(|room| line.starts_with(room)))
+        .collect();
+    assert_eq!(found, Vec::<String>::new());
+}
+
+#[test]
+fn decoders_stand_alone() {
+    let decoders = [
+        "listen/first_bytes.rs",
+        "client/forwarded.rs",
+        "guard/path/decode.rs",
+        "guard/host/decode.rs",
+        "http1/chunked.rs",
+        "http1/framing.rs",
+        "http1/response.rs",
+        "observe/trace.rs",
+        "harden/set_cookie.rs",
+    ];
+    let leaning: Vec<_> = sources()
+        .into_iter()
+        .filter(|(name, text)| decoders.contains(&name.as_str()) && text.contains("use crate::"))
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(leaning, Vec::<String>::new());
+}
