@@ -1,7 +1,7 @@
 //! The control thread: signals, reloads, and how it all ends.
 
 use std::net::TcpListener;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{interval, sleep, timeout};
@@ -51,7 +51,7 @@ pub async fn run(house: &House, admin: Option<TcpListener>, reload: &Reload, rea
     let mut minute = interval(Duration::from_mins(1));
     let stop = loop {
         tokio::select! {
-            _ = minute.tick() => if is_due(house) { reload_now(house, reload) },
+            _ = minute.tick() => if is_due(house.live.load().made_until(), clock::wall()) { reload_now(house, reload) },
             _ = signals.hang_up.recv() => reload_now(house, reload),
             _ = signals.user1.recv() => reopen(house),
             _ = signals.terminate.recv() => break Stop::Gently,
@@ -84,11 +84,10 @@ async fn end(house: &House, delay: Duration, grace: Duration) {
     }
 }
 
-/// Whether a certificate that was made on the spot has half a day left, or less. By the wall clock: a
+/// Whether a certificate that was made on the spot has half its life left, or less. By the wall clock: a
 /// machine that slept over it has not counted the hours.
-fn is_due(house: &House) -> bool {
-    let until = house.live.load().made_until();
-    until.is_some_and(|until| until.duration_since(clock::wall()).unwrap_or_default() < MADE_AGAIN)
+fn is_due(until: Option<SystemTime>, now: SystemTime) -> bool {
+    until.is_some_and(|until| until.duration_since(now).unwrap_or_default() < MADE_AGAIN)
 }
 
 fn reload_now(house: &House, reload: &Reload) {
@@ -143,5 +142,19 @@ impl Signals {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_made_on_the_spot_is_made_again_and_in_time() {
+        let now = clock::wall();
+        assert!(!is_due(None, now), "files are the operator's");
+        assert!(!is_due(Some(now + Duration::from_hours(24)), now));
+        assert!(is_due(Some(now + Duration::from_hours(11)), now));
+        assert!(is_due(Some(now - Duration::from_hours(60)), now), "the machine slept over the weekend");
     }
 }

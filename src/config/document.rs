@@ -226,7 +226,7 @@ fn store(
             }
         }
         Certificates::Made(maker) => {
-            certificates.extend(development::certificate(*maker, place, hosts, reading))
+            certificates.extend(development::certificate(*maker, place, hosts, reading));
         }
     }
     if certificates.is_empty() {

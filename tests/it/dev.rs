@@ -138,6 +138,24 @@ fn openssl_verifies_every_name_on_the_wire() {
     assert_ne!(said.code, Some(0), "the check can fail:\n{}", said.all());
 }
 
+/// The certificate that is served, PEM.
+fn served(dev: &Dev) -> String {
+    let address = format!("127.0.0.1:{}", dev.https.number());
+    let said = run(Command::new("openssl").args(["s_client", "-connect", &address]).stdin(Stdio::null()));
+    let begin = said.out.find("-----BEGIN CERTIFICATE").expect("a certificate");
+    said.out.get(begin..).and_then(|pem| pem.split_once("-----END")).expect("its end").0.to_owned()
+}
+
+#[test]
+fn a_reload_makes_the_certificate_again() {
+    let dev = Dev::start("mysite.localhost");
+    let first = served(&dev);
+    assert_eq!(served(&dev), first, "one certificate for all connections");
+    run(Command::new("kill").args(["-s", "HUP", &dev.child.id().to_string()])).exits(0);
+    let another = within(Duration::from_secs(10), || (served(&dev) != first).then_some(()));
+    assert!(another.is_some(), "it is still the first one; it said:\n{}", dev.said());
+}
+
 #[test]
 fn a_second_start_keeps_the_root_and_http_leads_to_https() {
     let mut dev = Dev::start("mysite.test");
