@@ -11,6 +11,8 @@ use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 
 use super::source::Source;
 use crate::client::{Peer, TlsFacts};
+use crate::config::complaint::Place;
+use crate::config::rules;
 use crate::fields::Fields;
 use crate::gate::Witness;
 use crate::generation::Generation;
@@ -18,7 +20,8 @@ use crate::harden;
 use crate::harden::observatory::{self, Cors, Redirect, Scan, Scripts};
 use crate::head::Head;
 use crate::pipeline::{self, Decision, Found};
-use crate::refusal::Refusal;
+use crate::refusal::{Reason, Refusal};
+use crate::site::{Route, Site};
 use crate::step::Step;
 
 #[derive(Debug, Args)]
@@ -42,18 +45,70 @@ pub(super) struct Arguments {
 }
 
 /// What the witness of an explanation writes down.
-#[derive(Default)]
 struct Story {
     lines: Vec<String>,
+    /// The rules that hold so far, with the lines they were written in.
+    written: rules::Raw,
 }
 
 impl Witness for Story {
     fn would_block(&mut self, refusal: &Refusal) {
-        self.lines.push(row(refusal.reason.row().step, "would block", &blocked(refusal)));
+        let step = refusal.reason.row().step;
+        self.lines.push(row(step, "would block", &blocked(refusal)));
+        self.by("only reported, by", self.written.mode(step).map(Place::label));
+        self.by("decided by", self.decider(refusal.reason));
     }
 
     fn passed(&mut self, step: Step, note: impl FnOnce() -> String) {
         self.lines.push(row(step, "passed", &note()));
+        let reason = match step {
+            Step::Method => Reason::MethodNotAllowed,
+            Step::Size => Reason::BodyTooLarge,
+            _ => return,
+        };
+        self.by("decided by", self.decider(reason));
+    }
+
+    fn found_site(&mut self, site: &Site) {
+        if let Some(root) = site.root() {
+            self.written = root.rules.written.clone();
+        }
+    }
+
+    fn found_route(&mut self, route: &Route) {
+        self.written = route.rules.written.clone();
+    }
+}
+
+impl Story {
+    /// A line below the last one.
+    fn aside(&mut self, text: &str) {
+        self.lines.push(format!("{:24}{text}", ""));
+    }
+
+    fn by(&mut self, what: &str, whom: Option<String>) {
+        if let Some(whom) = whom {
+            self.aside(&format!("{what} {whom}"));
+        }
+    }
+
+    /// The line of the configuration that `reason` rests on; none where no key has a say.
+    fn decider(&self, reason: Reason) -> Option<String> {
+        let key = match reason {
+            Reason::MethodNotAllowed => "methods",
+            Reason::UpgradeNotAllowed => "websocket",
+            Reason::BodyTooLarge => "body_size",
+            _ => return self.written.decides(reason).map(Place::label),
+        };
+        let written = self.written.decides(reason).map(Place::label);
+        Some(written.unwrap_or_else(|| format!("the default of `{key}`")))
+    }
+
+    fn refused(&mut self, refusal: &Refusal) {
+        let said = refusal.reason.row();
+        self.lines.push(row(said.step, "REFUSED", &blocked(refusal)));
+        self.by("decided by", self.decider(refusal.reason));
+        self.aside(said.advice);
     }
 }
 
@@ -130,7 +185,7 @@ fn peer(generation: &Generation, arguments: &Arguments) -> Result<Peer, String> 
 fn tell(generation: &Generation, peer: &Peer, request: Request<()>) -> String {
     let (parts, ()) = request.into_parts();
     let head = Head::new(&parts);
-    let mut story = Story::default();
+    let mut story = Story { lines: Vec::new(), written: generation.outside.rules.written.clone() };
     let mut found = Found::nothing(generation, peer);
     let decision = pipeline::decide(generation, peer, head, &mut found, &mut story);
     let status = match &decision {
@@ -142,10 +197,8 @@ fn tell(generation: &Generation, peer: &Peer, request: Request<()>) -> String {
         }
         Ok(Decision::Redirect(reply)) => reply.status,
         Err(refusal) => {
-            let said = refusal.reason.row();
-            story.lines.push(row(said.step, "REFUSED", &blocked(refusal)));
-            story.lines.push(format!("{:12}{:12}{}", "", "", said.advice));
-            said.status
+            story.refused(refusal);
+            refusal.reason.status()
         }
     };
     let mut out = format!("{} {} from {}\n\n", parts.method, parts.uri, peer.addr.ip());

@@ -4,24 +4,32 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 
 use crate::clock;
+use crate::config::{self, Admin};
 
 /// As much of an answer as is read.
 const ANSWER_MAX: u64 = 4 << 10;
 /// An hour is as good as for ever, and no sum of times can overflow.
 const TIMEOUT_MAX: u64 = 3_600;
+/// Where the documentation puts the admin listener.
+const USUAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9145);
 
 /// Where to ask.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The admin listener, as in `[admin] listen`.
-    #[arg(long, env = "RAVELIN_ADMIN", value_name = "ADDRESS", default_value = "127.0.0.1:9145")]
-    admin: SocketAddr,
+    /// The admin listener, as in `[admin] listen`. Goes before `--config`; 127.0.0.1:9145 without both.
+    #[arg(long, env = "RAVELIN_ADMIN", value_name = "ADDRESS")]
+    admin: Option<SocketAddr>,
+
+    /// The configuration file whose `[admin] listen` is asked.
+    #[arg(long, short, env = "RAVELIN_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
 
     /// How many seconds to wait for the whole answer.
     #[arg(long, value_name = "SECONDS", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=TIMEOUT_MAX))]
@@ -31,13 +39,38 @@ pub(super) struct Arguments {
 /// Exit code 0 and `ready`, or 1 and why not.
 pub(super) fn main(arguments: &Arguments) -> ExitCode {
     let deadline = clock::now() + Duration::from_secs(arguments.timeout);
-    match ask(reachable(arguments.admin), deadline) {
+    let admin = match admin(arguments) {
+        Ok(admin) => admin,
+        Err(why) => return fail(&why),
+    };
+    match ask(reachable(admin), deadline) {
         Ok(answer) if answer.status == 200 => {
             println!("ready");
             ExitCode::SUCCESS
         }
         Ok(answer) => fail(&format!("not ready: {}", answer.sentence())),
-        Err(error) => fail(&format!("cannot ask {}: {error}", arguments.admin)),
+        Err(error) => fail(&format!("cannot ask {admin}: {error}")),
+    }
+}
+
+/// Who is asked.
+fn admin(arguments: &Arguments) -> Result<SocketAddr, String> {
+    match (arguments.admin, &arguments.config) {
+        (Some(admin), _) => Ok(admin),
+        (None, Some(file)) => written(file),
+        (None, None) => Ok(USUAL),
+    }
+}
+
+/// The admin listener of a configuration. Whether the rest of it is usable does not matter here.
+fn written(file: &Path) -> Result<SocketAddr, String> {
+    match config::admin(file) {
+        Admin::At(address) => Ok(address),
+        Admin::Nowhere => Err(format!(
+            "{} opens no admin listener, so nobody answers: add `[admin]` with e.g. `listen = \"{USUAL}\"`",
+            file.display()
+        )),
+        Admin::Unclear(complaints) => Err(complaints.to_string().trim_end().to_owned()),
     }
 }
 

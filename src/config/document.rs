@@ -1,9 +1,11 @@
 //! The whole file: every table at the top, put together into a generation.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use toml::Spanned;
 use toml::de::DeTable;
 
 use super::complaint::{Place, Source};
@@ -30,18 +32,28 @@ use crate::upstream;
 /// Reads `source` and compiles it. What is wrong is in `reading.complaints`; `None` if it is not TOML at
 /// all or lacks what everything else stands on.
 pub fn read(source: &Arc<Source>, reading: &mut Reading<'_>) -> Option<Generation> {
+    let document = parse(source, reading)?;
+    let mut root = Section::root(document.get_ref(), source);
+    let raw = Raw::read(&mut root, reading);
+    root.finish(reading);
+    raw.compile(source, reading)
+}
+
+/// The admin listener of `source` and nothing else.
+pub fn admin(source: &Arc<Source>, reading: &mut Reading<'_>) -> Option<SocketAddr> {
+    let document = parse(source, reading)?;
+    let section = Section::root(document.get_ref(), source).section(reading, "admin")?;
+    admin::settings::Raw::read(section, reading).compile(&mut reading.complaints).listen
+}
+
+/// The text as TOML; every fault is complained about.
+fn parse<'s>(source: &'s Arc<Source>, reading: &mut Reading<'_>) -> Option<Spanned<DeTable<'s>>> {
     let (document, faults) = DeTable::parse_recoverable(&source.text);
     for fault in &faults {
         let place = fault.span().map(|span| Place { source: Arc::clone(source), span });
         reading.complaints.error(place.as_ref(), fault.message(), syntax_hint(fault.message()));
     }
-    if !faults.is_empty() {
-        return None;
-    }
-    let mut root = Section::root(document.get_ref(), source);
-    let raw = Raw::read(&mut root, reading);
-    root.finish(reading);
-    raw.compile(source, reading)
+    faults.is_empty().then_some(document)
 }
 
 fn syntax_hint(message: &str) -> Option<String> {

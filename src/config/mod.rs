@@ -13,6 +13,7 @@ pub mod section;
 pub mod site;
 pub mod units;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -30,36 +31,71 @@ pub struct Loaded {
     pub complaints: Complaints,
 }
 
+/// What a configuration says about its admin listener.
+#[derive(Debug)]
+pub enum Admin {
+    /// It listens here.
+    At(SocketAddr),
+    /// There is none.
+    Nowhere,
+    /// It cannot be told.
+    Unclear(Complaints),
+}
+
 /// Reads and compiles the file at `path`; a file that cannot be read is a complaint like any other.
 #[must_use]
 pub fn load_file(path: &Path) -> Loaded {
-    match std::fs::read_to_string(path) {
-        Ok(text) => {
-            let base = path.parent().map(Path::to_path_buf).unwrap_or_default();
-            load_text(&path.display().to_string(), text, base)
-        }
-        Err(error) => {
-            let mut complaints = Complaints::default();
-            let hint = match error.kind() {
-                std::io::ErrorKind::NotFound => {
-                    "`ravelin config default > ravelin.toml` writes one to start from".to_owned()
-                }
-                std::io::ErrorKind::PermissionDenied => "run as a user who may read it".to_owned(),
-                std::io::ErrorKind::InvalidData => "the file must be UTF-8 text".to_owned(),
-                _ => "check the path".to_owned(),
-            };
-            complaints.error(None, format!("cannot read {}: {error}", path.display()), Some(hint));
-            Loaded { generation: None, complaints }
-        }
+    match read(path) {
+        Ok(text) => load_text(&path.display().to_string(), text, base(path)),
+        Err(complaints) => Loaded { generation: None, complaints },
     }
+}
+
+/// What the file at `path` says about the admin listener, whatever is wrong with the rest of it: a health
+/// check asks every few seconds, and loads no certificates for that.
+#[must_use]
+pub fn admin(path: &Path) -> Admin {
+    let text = match read(path) {
+        Ok(text) => text,
+        Err(complaints) => return Admin::Unclear(complaints),
+    };
+    let source = Arc::new(Source { name: path.display().to_string(), text });
+    let mut reading = Reading { complaints: Complaints::default(), env: &environment, base: base(path) };
+    match document::admin(&source, &mut reading) {
+        _ if reading.complaints.has_errors() => Admin::Unclear(reading.complaints),
+        Some(address) => Admin::At(address),
+        None => Admin::Nowhere,
+    }
+}
+
+fn read(path: &Path) -> Result<String, Complaints> {
+    std::fs::read_to_string(path).map_err(|error| {
+        let hint = match error.kind() {
+            std::io::ErrorKind::NotFound => "`ravelin config default > ravelin.toml` writes one to start from",
+            std::io::ErrorKind::PermissionDenied => "run as a user who may read it",
+            std::io::ErrorKind::InvalidData => "the file must be UTF-8 text",
+            _ => "check the path",
+        };
+        let mut complaints = Complaints::default();
+        let message = format!("cannot read {}: {error}", path.display());
+        complaints.error(None, message, Some(hint.to_owned()));
+        complaints
+    })
+}
+
+fn base(path: &Path) -> PathBuf {
+    path.parent().map(Path::to_path_buf).unwrap_or_default()
+}
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 /// Reads and compiles `text`. `name` is what complaints call it, `base` where relative paths start.
 #[must_use]
 pub fn load_text(name: &str, text: String, base: PathBuf) -> Loaded {
     let source = Arc::new(Source { name: name.to_owned(), text });
-    let env = |name: &str| std::env::var(name).ok();
-    let mut reading = Reading { complaints: Complaints::default(), env: &env, base };
+    let mut reading = Reading { complaints: Complaints::default(), env: &environment, base };
     let generation = document::read(&source, &mut reading);
     let complaints = reading.complaints;
     Loaded { generation: generation.filter(|_| !complaints.has_errors()), complaints }

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use super::complaint::Complaints;
+use super::complaint::{Complaints, Place};
 use super::section::{Placed, Reading, Section, Text};
 use crate::guard::{headers, method, modes, size, upgrade};
 use crate::harden;
+use crate::refusal::Reason;
 use crate::site::Area;
+use crate::step::Step;
 
 /// What one layer wrote. Everything is optional: what a layer does not mention, it does not touch.
 #[derive(Clone, Debug, Default)]
@@ -78,6 +80,25 @@ impl Raw {
     #[must_use]
     pub fn decisions(&self) -> Vec<harden::Said> {
         self.harden.describe()
+    }
+
+    /// Where the key was written that `reason` judges by; none where its default holds, or where no key
+    /// has a say.
+    #[must_use]
+    pub fn decides(&self, reason: Reason) -> Option<&Place> {
+        match reason {
+            Reason::MethodNotAllowed => self.methods.place(),
+            Reason::BadHeader => self.headers.place(),
+            Reason::UpgradeNotAllowed => self.upgrade.place(),
+            Reason::BodyTooLarge => self.size.place(),
+            _ => None,
+        }
+    }
+
+    /// Where it was written whether the rule of `step` is off, reported or enforced.
+    #[must_use]
+    pub fn mode(&self, step: Step) -> Option<&Place> {
+        self.modes.place(step)
     }
 
     /// Complains about what would break the part of TYPO3 that these merged rules are for.

@@ -7,7 +7,7 @@
 use http::HeaderName;
 use http::header::CONNECTION;
 
-use crate::config::complaint::Complaints;
+use crate::config::complaint::{Complaints, Place};
 use crate::config::section::{Fault, FromText, Placed, Reading, Section, Text};
 use crate::config::units::choice;
 use crate::head::Head;
@@ -52,6 +52,12 @@ impl Raw {
     #[must_use]
     pub fn over(self, specific: Self) -> Self {
         Self { underscores: specific.underscores.or(self.underscores) }
+    }
+
+    /// Where `underscore_headers` was written, if it was.
+    #[must_use]
+    pub fn place(&self) -> Option<&Place> {
+        self.underscores.as_ref().map(|written| &written.place)
     }
 
     /// `drop` unless something else was written.

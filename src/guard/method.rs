@@ -3,7 +3,7 @@
 use http::{HeaderValue, Method};
 
 use super::{excerpt, framing};
-use crate::config::complaint::Complaints;
+use crate::config::complaint::{Complaints, Place};
 use crate::config::section::{Placed, Reading, Section, Text};
 use crate::refusal::{Reason, Refusal};
 
@@ -33,6 +33,12 @@ impl Raw {
     #[must_use]
     pub fn over(self, specific: Self) -> Self {
         Self { methods: specific.methods.or(self.methods) }
+    }
+
+    /// Where `methods` was written, if it was.
+    #[must_use]
+    pub fn place(&self) -> Option<&Place> {
+        self.methods.as_ref().map(|written| &written.place)
     }
 
     /// The list, or the default where none was written.

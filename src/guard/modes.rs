@@ -1,8 +1,9 @@
 //! Which rules are off, reported or enforced.
 
-use crate::config::complaint::Complaints;
+use crate::config::complaint::{Complaints, Place};
 use crate::config::section::{Placed, Reading, Section, Text};
 use crate::config::units::Mode;
+use crate::step::Step;
 
 /// What one layer's `[rules]` says.
 #[derive(Clone, Debug, Default)]
@@ -57,6 +58,19 @@ impl Raw {
             host: lay(self.host, specific.host),
             every: specific.every.or(self.every),
         }
+    }
+
+    /// Where the mode of the rule of `step` was written, if it was.
+    #[must_use]
+    pub fn place(&self, step: Step) -> Option<&Place> {
+        let own = match step {
+            Step::Host => &self.host,
+            Step::Path => &self.path,
+            Step::Method => &self.method,
+            Step::Headers => &self.headers,
+            _ => return None,
+        };
+        own.as_ref().or(self.every.as_ref()).map(|written| &written.place)
     }
 
     /// Enforced where nothing was written.

@@ -3,7 +3,7 @@
 use http::HeaderValue;
 use http::header::CONTENT_LENGTH;
 
-use crate::config::complaint::Complaints;
+use crate::config::complaint::{Complaints, Place};
 use crate::config::section::{Placed, Reading, Section, Text};
 use crate::config::units::Size;
 use crate::head::Head;
@@ -39,6 +39,12 @@ impl Raw {
     #[must_use]
     pub fn over(self, specific: Self) -> Self {
         Self { body_size: specific.body_size.or(self.body_size) }
+    }
+
+    /// Where `body_size` was written, if it was.
+    #[must_use]
+    pub fn place(&self) -> Option<&Place> {
+        self.body_size.as_ref().map(|written| &written.place)
     }
 
     /// The limit, or the default where none was written. `0 B` allows no body at all.

@@ -9,7 +9,7 @@ use http::header::{
 use http::{HeaderName, Method, Version};
 
 use super::excerpt;
-use crate::config::complaint::Complaints;
+use crate::config::complaint::{Complaints, Place};
 use crate::config::section::{Placed, Reading, Section};
 use crate::head::Head;
 use crate::refusal::{Reason, Refusal};
@@ -46,6 +46,12 @@ impl Raw {
     #[must_use]
     pub fn over(self, specific: Self) -> Self {
         Self { websocket: specific.websocket.or(self.websocket) }
+    }
+
+    /// Where `websocket` was written, if it was.
+    #[must_use]
+    pub fn place(&self) -> Option<&Place> {
+        self.websocket.as_ref().map(|written| &written.place)
     }
 
     /// Not allowed unless written.

@@ -4,14 +4,14 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use hyper::body::Incoming;
 use hyper::rt::{Read, Write};
 use hyper::{Request, Response};
 use tokio::net::TcpStream;
-use tokio::time::{Instant as Moment, timeout_at};
+use tokio::time::{Instant as Moment, timeout, timeout_at};
 
 use super::answer;
 use super::door::{Door, Place, Terms};
@@ -23,7 +23,7 @@ use super::{http1, http2, socket};
 use crate::body::Body;
 use crate::client::{Peer, TlsFacts};
 use crate::clock;
-use crate::drain::Phase;
+use crate::drain::{DrainWatch, Phase};
 use crate::tls::{self, Alpn, Plain};
 
 /// A greeting of TLS with a post-quantum key share is below 2 KiB, and fits with all that browsers add.
@@ -31,6 +31,10 @@ const FIRST_READ: usize = 4 * 1024;
 
 /// The most that is read of a plain request on a TLS port, to find its Host.
 const HEAD_ON_TLS_PORT: usize = 8 * 1024;
+
+/// How long a connection that has not said a byte may still say its first when the server closes: a
+/// client whose request is on its way is served, one that connected ahead of time holds nobody up.
+const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// A connection that was accepted.
 pub(super) struct Guest {
@@ -63,8 +67,7 @@ where
     let mut drain = door.drain.clone();
     let opening = tokio::select! {
         opening = timeout_at(deadline, sniff(&guest.tcp)) => opening,
-        // Whoever has said nothing when the grace is over does not get an answer.
-        () = drain.reached(Phase::Killed) => return,
+        () = last_call(&mut drain) => return,
     };
     match (opening, terms.tls.is_some()) {
         (Err(_), _) => door.tally.event(Event::Silent),
@@ -82,6 +85,12 @@ where
         }
         (Ok(Opening::Speaks(protocol, _)), tls) => refuse(&door, &terms, guest, protocol, tls).await,
     }
+}
+
+/// Until silent connections are given up, because the server goes down.
+async fn last_call(drain: &mut DrainWatch) {
+    drain.reached(Phase::Closing).await;
+    let _ = timeout(LAST_CALL, drain.reached(Phase::Killed)).await;
 }
 
 /// Reads until the first bytes say what they open. No buffer is held while nothing has come.

@@ -64,6 +64,7 @@ pub(super) async fn drive(
                     on_event(Event::TooManyCancelled);
                 }
                 parting = Some(clock::now());
+                pulse.part();
                 conversation.part();
             }
             if let Poll::Ready(result) = conversation.step(cx) {
@@ -78,6 +79,7 @@ pub(super) async fn drive(
                 Poll::Ready(()) if deadline.event == Some(Event::IdleTimeout) => {
                     on_event(Event::IdleTimeout);
                     parting = Some(clock::now());
+                    pulse.part();
                     conversation.part();
                 }
                 Poll::Ready(()) => return Poll::Ready(Outcome::Expired(deadline.event)),

@@ -20,6 +20,10 @@ use crate::clock;
 /// of what the client sends is then thrown away so that it reads them.
 const FAREWELL: Duration = Duration::from_secs(5);
 
+/// The same for a connection on which nothing was under way: long enough for the last answer's last bytes,
+/// and a client that keeps its end open holds nobody up.
+const NOD: Duration = Duration::from_secs(1);
+
 /// Cancelled requests are forgiven up to this number; beyond it, while they are less than half of all.
 const CANCELLED: u64 = 200;
 
@@ -45,6 +49,8 @@ pub(super) struct Pulse {
     shut: Mark,
     /// Whether the server is closing.
     closing: AtomicBool,
+    /// Whether it was told to end while nothing was under way, and nothing came since.
+    idle: AtomicBool,
     /// Whether the connection became a tunnel.
     tunnel: AtomicBool,
     /// The stream of the request that began last, until its task is spawned (HTTP/2).
@@ -94,6 +100,7 @@ impl Pulse {
             blocked: Mark::default(),
             shut: Mark::default(),
             closing: AtomicBool::new(false),
+            idle: AtomicBool::new(false),
             tunnel: AtomicBool::new(false),
             newest: Mutex::new(None),
         })
@@ -146,6 +153,7 @@ impl Pulse {
         self.requests.fetch_add(1, Relaxed);
         self.in_flight.fetch_add(1, Relaxed);
         self.head.store(false, Relaxed);
+        self.idle.store(false, Relaxed);
         let stream = self.http2.then(Arc::<Stream>::default);
         if let Some(stream) = &stream {
             *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(stream));
@@ -170,6 +178,11 @@ impl Pulse {
         self.closing.store(true, Relaxed);
     }
 
+    /// The connection is told to end.
+    pub(super) fn part(&self) {
+        self.idle.store(self.in_flight.load(Relaxed) == 0, Relaxed);
+    }
+
     /// Whether the client is to be told to part: the server closes, the connection has had its share of
     /// requests, or the client is fickle.
     pub(super) fn must_part(&self, limits: &limits::Policy) -> bool {
@@ -190,7 +203,7 @@ impl Pulse {
     pub(super) fn deadline(&self, limits: &limits::Policy, parting: Option<Instant>) -> Option<Deadline> {
         let after = |at: Instant, time: Duration, event| Some(Deadline { at: at + time, event });
         if let Some(shut) = self.shut.get(self.start) {
-            return after(shut, FAREWELL, None);
+            return after(shut, if self.idle.load(Relaxed) { NOD } else { FAREWELL }, None);
         }
         if let Some(blocked) = self.blocked.get(self.start) {
             return after(blocked, limits.write_idle, Some(Event::WriteStalled));

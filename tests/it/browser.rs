@@ -50,10 +50,8 @@ fn a_stranger_may_not_frame_the_site() {
 fn an_uploaded_page_cannot_run_its_script() {
     let site = proxy().site(HOST, apache()).bare_site("bare.example.com", apache()).start();
     let document = visit(&format!("{}/fileadmin/bare/page.html", site.base()));
-    assert!(
-        document.contains("an uploaded page") && !document.contains("the uploaded script ran"),
-        "{document}"
-    );
+    // The script's text is part of the document; its doing is the title.
+    assert!(document.contains("<title>an uploaded page</title>"), "{document}");
     let unprotected =
         visit(&format!("https://bare.example.com:{}/fileadmin/bare/page.html", site.https_port()));
     assert!(

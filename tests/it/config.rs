@@ -247,17 +247,33 @@ fn a_bad_flag_names_itself() {
 fn explain_walks_the_steps_and_names_the_line_that_decides() {
     let dir = tempfile::tempdir().unwrap();
     certs::issue(dir.path(), "www", &[HOST]);
-    let text = whole("http://127.0.0.1:1") + "[[site.path]]\npath = \"/api\"\nmethods = [\"GET\", \"PUT\"]\n";
-    let line = text.lines().position(|line| line.starts_with("methods")).unwrap() + 1;
-    std::fs::write(dir.path().join("ravelin.toml"), text).unwrap();
+    let text = whole("http://127.0.0.1:1")
+        + "[[site.path]]\npath = \"/api\"\nmethods = [\"GET\", \"PUT\"]\nbody_size = \"1 KiB\"\nwebsocket = false\n\
+           [[site.path]]\npath = \"/shy\"\n[site.path.rules]\nmethod = \"report\"\n";
+    let place = |key: &str| {
+        let line = text.lines().position(|line| line.starts_with(key)).unwrap() + 1;
+        format!("decided by ravelin.toml:{line}\n")
+    };
+    let [methods, body_size, websocket] = ["methods", "body_size", "websocket"].map(place);
+    let reported = text.lines().position(|line| line.starts_with("method =")).unwrap() + 1;
+    std::fs::write(dir.path().join("ravelin.toml"), &text).unwrap();
     let explain = |args: &[&str]| {
         run(ravelin().current_dir(dir.path()).arg("explain").args(args).args(["--config", "ravelin.toml"]))
     };
 
     let passed = explain(&["PUT", &format!("https://{HOST}/api/x/../y")]);
-    passed.exits(0).says("/api/y").says("framing").says("host").says("path").says("method");
+    passed.exits(0).says("/api/y").says("framing").says("host").says("path").says("method").says(&methods);
     let refused = explain(&["DELETE", &format!("https://{HOST}/api/x")]);
-    refused.says("405").says("method-not-allowed").says(&format!("ravelin.toml:{line}"));
+    refused.says("405").says("method-not-allowed").says(&methods);
+    let api = format!("https://{HOST}/api/x");
+    let large = ["PUT", &api, "--header", "Content-Length: 2000"];
+    explain(&large).says("413").says("body-too-large").says(&body_size);
+    let switching = ["GET", &api, "--header", "Connection: upgrade", "--header", "Upgrade: websocket"];
+    explain(&switching).says("upgrade-not-allowed").says(&websocket);
+    let elsewhere = explain(&["DELETE", &format!("https://{HOST}/")]);
+    elsewhere.says("method-not-allowed").says("the default of `methods`");
+    let shy = explain(&["DELETE", &format!("https://{HOST}/shy")]);
+    shy.says("would block").says(&format!("only reported, by ravelin.toml:{reported}\n")).says("origin");
     explain(&["GET", "https://nobody.example.net/"]).says("421").says("unknown-host");
     explain(&["GET", &format!("https://{HOST}/a%2fb")]).says("400").says("bad-path");
     explain(&["GET", &format!("http://{HOST}/")]).says(&format!("https://{HOST}"));

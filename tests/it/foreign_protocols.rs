@@ -76,7 +76,8 @@ fn fault(site: &Ravelin, opening: &Opening) -> Option<String> {
     let at_once = took < Duration::from_millis(900);
     let right = match opening.answer {
         Answer::Serve if opening.listener == Listener::Tls => !said.starts_with("HTTP"),
-        Answer::Serve => said.starts_with("HTTP/1.1 "),
+        // HTTP/1.0 is answered in HTTP/1.0, which RFC 9110 section 6.2 leaves to us.
+        Answer::Serve => said.starts_with("HTTP/1.1 ") || said.starts_with("HTTP/1.0 "),
         Answer::Page => said.starts_with("HTTP/1.1 400 ") && at_once,
         // TLS record type 21, then the level and description: fatal handshake_failure.
         Answer::Alert => answer.first() == Some(&21) && answer.ends_with(&[2, 40]) && at_once,

@@ -1,14 +1,37 @@
 //! Start, reload, stop: nothing is lost on the way, and every failure names itself.
 
 use std::io::Write;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::harness::ports::Port;
-use crate::harness::{HOST, Ravelin, Wire, apache, certs, proxy, ravelin, run, within};
+use crate::harness::recorder::{Next, OK};
+use crate::harness::{HOST, Ravelin, Recorder, Wire, apache, certs, proxy, ravelin, run, within};
+
+/// How long anything here may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// An origin whose `/slow` answers once `open` is set, and at the latest after half a minute.
+fn patient(open: &Arc<AtomicBool>) -> Recorder {
+    let open = Arc::clone(open);
+    Recorder::scripted(move |_, head, socket| {
+        if head.starts_with(b"GET /slow") {
+            within(Duration::from_secs(30), || open.load(Ordering::Relaxed).then_some(()));
+        }
+        let _ = socket.write_all(OK.as_bytes());
+        Next::KeepAlive
+    })
+}
+
+/// Waits until the origin has been sent `text`: then the request is under way.
+#[track_caller]
+fn under_way(origin: &Recorder, text: &str) {
+    let seen = within(PATIENCE, || origin.text().contains(text).then_some(()));
+    assert!(seen.is_some(), "the origin never saw {text:?}: {}", origin.text());
+}
 
 /// Replaces `from` by `to` in the configuration file.
 #[track_caller]
@@ -129,25 +152,31 @@ fn a_new_certificate_is_shown_after_a_reload() {
 
 #[test]
 fn a_stop_finishes_what_is_under_way() {
-    let shutdown = "[shutdown]\ndrain_delay = \"1 s\"\ngrace = \"20 s\"";
-    let mut site = proxy().site(HOST, apache()).table(shutdown).plain_serves().start();
+    let shutdown = "[shutdown]\ndrain_delay = \"3 s\"\ngrace = \"20 s\"";
+    let open = Arc::new(AtomicBool::new(false));
+    let origin = patient(&open);
+    let mut site = proxy().site(HOST, &origin).table(shutdown).plain_serves().start();
     site.admin("/-/readyz").status(200);
     let mut busy = site.wire_tls();
-    busy.say(&format!("GET /slow?ms=3000 HTTP/1.1\nHost: {HOST}\n\n"));
+    busy.say(&format!("GET /slow HTTP/1.1\nHost: {HOST}\n\n"));
+    under_way(&origin, "GET /slow");
     let mut sending = site.wire();
     sending.say(&format!("POST /upload HTTP/1.1\nHost: {HOST}\nContent-Length: 6\n\nabc"));
-    std::thread::sleep(Duration::from_millis(200));
+    under_way(&origin, "POST /upload");
     site.signal("TERM");
     let unready =
-        within(Duration::from_secs(1), || site.admin_status("/-/readyz").filter(|status| *status == 503));
+        within(Duration::from_secs(2), || site.admin_status("/-/readyz").filter(|status| *status == 503));
     assert!(unready.is_some(), "readiness goes first");
     assert_eq!(site.admin_status("/-/healthz"), Some(200), "it is alive all the same");
     site.get("/").status(200);
-    std::thread::sleep(Duration::from_millis(1500));
+    let closed = || TcpStream::connect(("127.0.0.1", site.http_port())).err();
+    assert!(within(PATIENCE, closed).is_some(), "then nobody else is let in");
     sending.send("def");
-    assert_eq!(sending.reply().status(200).json()["bytes"], 6, "an upload is finished");
-    busy.reply().status(200).hardened().shows("at last");
-    let status = site.ends_within(Duration::from_secs(10));
+    sending.reply().status(200).hardened().shows("ok");
+    assert!(origin.text().contains("abcdef"), "an upload is finished: {}", origin.text());
+    open.store(true, Ordering::Relaxed);
+    busy.reply().status(200).hardened().shows("ok");
+    let status = site.ends_within(PATIENCE);
     assert_eq!(status.code(), Some(0), "{}", site.stderr());
 }
 
@@ -169,25 +198,32 @@ fn idle_connections_do_not_hold_a_stop_up() {
 
 #[test]
 fn the_grace_period_ends() {
+    let origin = patient(&Arc::default());
     let mut site =
-        proxy().site(HOST, apache()).table("[shutdown]\ndrain_delay = \"0 s\"\ngrace = \"1 s\"").start();
+        proxy().site(HOST, &origin).table("[shutdown]\ndrain_delay = \"0 s\"\ngrace = \"1 s\"").start();
     let mut busy = site.wire_tls();
-    busy.say(&format!("GET /slow?ms=15000 HTTP/1.1\nHost: {HOST}\n\n"));
-    std::thread::sleep(Duration::from_millis(200));
+    busy.say(&format!("GET /slow HTTP/1.1\nHost: {HOST}\n\n"));
+    under_way(&origin, "GET /slow");
     site.signal("TERM");
-    site.ends_within(Duration::from_secs(6));
+    assert_eq!(site.ends_within(Duration::from_secs(6)).code(), Some(0), "{}", site.stderr());
 }
 
 #[test]
 fn a_second_signal_ends_it_fast() {
     for name in ["TERM", "INT"] {
+        let origin = patient(&Arc::default());
         let mut site = proxy()
-            .site(HOST, apache())
+            .site(HOST, &origin)
             .table("[shutdown]\ndrain_delay = \"20 s\"\ngrace = \"30 s\"")
             .start();
+        // SIGINT does not wait for balancers, only for what is under way.
+        let mut busy = site.wire_tls();
+        busy.say(&format!("GET /slow HTTP/1.1\nHost: {HOST}\n\n"));
+        under_way(&origin, "GET /slow");
         site.signal(name);
-        std::thread::sleep(Duration::from_millis(300));
-        assert!(site.lives(), "the first one drains");
+        let stopping = || site.stderr().contains("stopping").then_some(());
+        assert!(within(Duration::from_secs(5), stopping).is_some(), "{}", site.stderr());
+        assert!(site.lives(), "the first one lets requests finish");
         site.signal(name);
         site.ends_within(Duration::from_secs(3));
     }
@@ -234,6 +270,11 @@ fn health_tells_a_container_whether_it_is_ready() {
     std::fs::File::create(&file).unwrap().write_all(elsewhere.as_bytes()).unwrap();
     let gone = run(ravelin().args(["health", "--config"]).arg(&file));
     gone.exits(1).says(&nobody.number().to_string());
+    let without = site.dir().join("without.toml");
+    std::fs::write(&without, text.replace("[admin]\nlisten", "[x]\nlisten")).unwrap();
+    let unasked = run(ravelin().args(["health", "--config"]).arg(&without));
+    unasked.exits(1).says("without.toml").says("[admin]");
+    run(ravelin().args(["health", "--config", "/nowhere.toml"])).exits(1).says("/nowhere.toml");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! An origin that is down, slow, gone or mad: the client gets one clear, hardened answer with a reference,
 //! and the log knows why.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -9,7 +10,19 @@ use std::time::{Duration, Instant};
 use crate::harness::names::field;
 use crate::harness::ports::Port;
 use crate::harness::recorder::{Next, OK};
-use crate::harness::{HOST, Ravelin, Recorder, apache, log, proxy};
+use crate::harness::{HOST, Ravelin, Recorder, apache, log, proxy, within};
+
+/// An origin that answers from now on at `port`.
+fn rise(port: &Port) {
+    let listener = TcpListener::bind(("127.0.0.1", port.number())).unwrap();
+    std::thread::spawn(move || {
+        for mut socket in listener.incoming().map_while(Result::ok) {
+            let _ = socket.read(&mut [0; 4096]);
+            let _ =
+                socket.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nrisen");
+        }
+    });
+}
 
 #[track_caller]
 fn refused(site: &Ravelin, path: &str, status: u16, reason: &str) {
@@ -31,26 +44,60 @@ fn an_origin_that_is_down_is_502_with_a_reference_that_is_in_the_log() {
 }
 
 #[test]
-fn after_failures_the_origin_is_left_alone_and_tried_again() {
-    let port = Port::reserve();
-    let url = format!("http://127.0.0.1:{}", port.number());
-    let pool = "[site.upstream_pool]\nfail_after = 2\nretry_after = \"1 s\"";
-    let site = proxy().site(HOST, url.as_str()).with(pool).table("[limits]\nworkers = 1").start();
-    for _ in 0..2 {
-        site.get("/").status(502);
-    }
-    refused(&site, "/", 503, "origin-down");
-    let listener = std::net::TcpListener::bind(("127.0.0.1", port.number())).unwrap();
+fn after_failures_a_member_is_left_alone() {
+    // Reachable, so that it can count, and of no use: no TLS comes about.
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let ill = format!("https://{}", listener.local_addr().unwrap());
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
     std::thread::spawn(move || {
-        for mut socket in listener.incoming().map_while(Result::ok) {
-            let _ = std::io::Read::read(&mut socket, &mut [0; 4096]);
-            let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
+        for socket in listener.incoming().map_while(Result::ok) {
+            count.fetch_add(1, Ordering::Relaxed);
+            drop(socket);
         }
     });
-    let healed = crate::harness::within(Duration::from_secs(8), || {
-        Some(site.get("/")).filter(|reply| reply.status == 200)
+    let good = Recorder::answering(OK);
+    let site = proxy()
+        .shared_site(HOST, &[&ill, &good.url()])
+        .with("[site.upstream_pool]\nfail_after = 2\nretry_after = \"1 h\"")
+        .start();
+    for _ in 0..12 {
+        // Nothing of the request went out, so the other member is asked instead.
+        site.get("/").status(200).shows("ok");
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 2, "left alone after two failures");
+}
+
+#[test]
+fn a_member_that_was_left_alone_is_found_again() {
+    let port = Port::reserve();
+    let good = Recorder::answering(OK);
+    let site = proxy()
+        .shared_site(HOST, &[&format!("http://127.0.0.1:{}", port.number()), &good.url()])
+        .with("[site.upstream_pool]\nfail_after = 1\nretry_after = \"1 s\"")
+        .start();
+    for _ in 0..4 {
+        site.get("/").status(200).shows("ok");
+    }
+    rise(&port);
+    let risen = within(Duration::from_secs(10), || {
+        Some(site.get("/")).filter(|reply| reply.status(200).text() == "risen")
     });
-    assert!(healed.is_some(), "it is found again by itself");
+    assert!(risen.is_some(), "it is found again by itself");
+}
+
+#[test]
+fn the_only_origin_is_asked_whatever_happened_before() {
+    // There is nobody else to ask: leaving it alone would refuse what it may answer again by now.
+    let port = Port::reserve();
+    let url = format!("http://127.0.0.1:{}", port.number());
+    let pool = "[site.upstream_pool]\nfail_after = 1\nretry_after = \"1 h\"";
+    let site = proxy().site(HOST, url.as_str()).with(pool).start();
+    for _ in 0..3 {
+        refused(&site, "/", 502, "origin-unreachable");
+    }
+    rise(&port);
+    site.get("/").status(200).shows("risen");
 }
 
 #[test]
@@ -292,7 +339,7 @@ fn an_origin_on_a_unix_socket_is_served() {
     let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
     std::thread::spawn(move || {
         for mut socket in listener.incoming().map_while(Result::ok) {
-            let _ = std::io::Read::read(&mut socket, &mut [0; 4096]);
+            let _ = socket.read(&mut [0; 4096]);
             let _ =
                 socket.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 4\r\n\r\nunix");
         }

@@ -76,15 +76,16 @@ fn only_known_hosts_are_served() {
     let origin = Recorder::answering(recorder::OK);
     let site = proxy().site("*.example.com", &origin).site(HOST, &origin).plain_serves().start();
     let status = |host: &str| site.wire().say(&format!("GET / HTTP/1.1\nHost: {host}\n\n")).reply().status;
-    for known in [
+    let known = [
         HOST,
         "WWW.Example.ORG",
         "www.example.org.",
         "www.example.org:8080",
         "a.example.com",
         "a.b.example.com",
-    ] {
-        assert_eq!(status(known), 200, "{known}");
+    ];
+    for host in known {
+        assert_eq!(status(host), 200, "{host}");
     }
     for unknown in [
         "example.org",
@@ -112,9 +113,12 @@ fn only_known_hosts_are_served() {
         assert!([400, 421].contains(&status(broken)), "{broken}: {}", status(broken));
     }
     let spelled: Vec<Request> = received(&origin);
-    assert_eq!(spelled.len(), 6, "only the known ones reach the origin");
-    assert_eq!(spelled[0].all("host"), [HOST]);
-    assert_eq!(spelled[3].all("host"), ["www.example.org:8080"], "Host goes on unchanged");
+    // Two workers may have asked over two connections: the order says nothing.
+    let mut hosts: Vec<&str> = spelled.iter().flat_map(|request| request.all("host")).collect();
+    hosts.sort_unstable();
+    let mut sent = known;
+    sent.sort_unstable();
+    assert_eq!(hosts, sent, "only the known ones reach the origin, and Host goes on unchanged");
 }
 
 #[test]
@@ -396,9 +400,10 @@ fn fields_that_change_what_is_asked_are_dropped() {
         "Proxy",
     ];
     let ask = names.iter().fold(site.ask("/echo"), |ask, name| ask.header(name, "DELETE"));
-    let seen = seen(ask.header("Referer", "https://www.example.org/typo3/").cookie("a=b; c=d"));
+    let reply = ask.header("Referer", "https://www.example.org/typo3/").cookie("a=b; c=d").send();
+    let seen = reply.status(200).json();
     for name in names {
-        assert!(seen["headers"][name].is_null(), "{name}: {seen}");
+        assert_eq!(reply.echoed(name), None, "{name}: {seen}");
     }
     assert_eq!(seen["server"]["HTTP_REFERER"], "https://www.example.org/typo3/", "the backend needs it");
     assert_eq!(seen["server"]["HTTP_COOKIE"], "a=b; c=d");
