@@ -15,6 +15,7 @@ use ravelin::clock;
 use ravelin::config::complaint::{Complaints, Place, Source};
 use ravelin::config::section::{Placed, Reading, Section};
 use ravelin::fields::Fields;
+use ravelin::guard::headers::UnderscoreHeaders;
 use ravelin::guard::host::{HostPattern, HostTable};
 use ravelin::guard::{framing, host, path, target};
 use ravelin::harden::{self, OriginAuthority};
@@ -126,7 +127,7 @@ fn rewriting() -> Outcome {
         traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         tracestate: false,
         websocket: false,
-        underscores: rewrite::Underscores::default(),
+        underscores: UnderscoreHeaders::default(),
         framing: RequestFraming::None,
     };
     time("rewrite: the head for the origin", || rewrite::head(&head, &onward).is_ok());

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use hyper::server::conn::http1;
@@ -18,9 +19,9 @@ use tokio::time::{sleep, timeout};
 use tower::ServiceExt as _;
 
 use crate::observe::Observe;
+use crate::tls::Plain;
 
 mod answer;
-mod io_seam;
 pub mod settings;
 
 /// Connections at once; the next ones wait in the kernel's queue.
@@ -94,7 +95,7 @@ async fn converse(stream: TcpStream, stack: answer::Stack) {
         .keep_alive(false)
         .header_read_timeout(None)
         .max_buf_size(HEAD_MAX)
-        .serve_connection(io_seam::Seam(stream), service);
+        .serve_connection(Plain::new(stream, Bytes::new()), service);
     match timeout(LIFE, connection).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "admin: a connection broke off"),
