@@ -26,8 +26,8 @@ use crate::generation::{Generation, Listener};
 use crate::harden::Applied;
 use crate::head::Head;
 use crate::listen::census::Census;
-use crate::listen::socket::{self, BindError};
 use crate::listen::first_bytes::Protocol;
+use crate::listen::socket::{self, BindError};
 use crate::listen::tally::{Event, Tally};
 use crate::listen::{Door, Terms, accept};
 use crate::live::Live;
@@ -130,7 +130,13 @@ pub fn run(
     })
     .map_err(StartError::system("start its threads"))?;
     let admin = admin.and_then(|mut sockets| sockets.pop());
-    let serving = control::run(&house, admin, &reload, || ready(&addresses));
+    let serving = control::run(&house, admin, &reload, || {
+        for (address, listener) in addresses.iter().zip(&generation.listeners) {
+            let scheme = if listener.store.is_some() { "https" } else { "http" };
+            tracing::info!("listening on {scheme}://{address}");
+        }
+        ready(&addresses);
+    });
     runtime::control(serving).map_err(StartError::system("start its control thread"))?;
     running.join();
     if !house.observe.flush() {
@@ -200,7 +206,13 @@ fn show_door(house: &Arc<House>) {
     show("foreign_protocols", help, Kind::Counter, "protocol", Box::new(foreign));
     let tally = Arc::clone(&house.tally);
     let failed = move || tally.handshakes();
-    show("tls_handshakes_failed", "TLS handshakes that failed, by cause", Kind::Counter, "cause", Box::new(failed));
+    show(
+        "tls_handshakes_failed",
+        "TLS handshakes that failed, by cause",
+        Kind::Counter,
+        "cause",
+        Box::new(failed),
+    );
     let house_now = Arc::downgrade(house);
     let open = move || {
         let open = house_now.upgrade().map_or(0, |house| house.drain.live());

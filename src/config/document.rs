@@ -116,6 +116,7 @@ impl Raw {
         let patterns: Vec<_> = self.sites.iter().flat_map(|site| site.hosts.clone()).collect();
         let listeners = listeners(self.listeners, &patterns, reading);
         let workers = worker_count(self.limits.workers);
+        self.layer.check_paths(&mut reading.complaints);
         let outside = outside(&self.layer, reading)?;
         let mut hosts = Vec::new();
         let mut sites: Vec<Site> = Vec::new();

@@ -46,6 +46,31 @@ impl Layer {
         Self { rules, paths }
     }
 
+    /// Complains about what can never take effect: rules that mean nothing inside of a site, and a path
+    /// that stands twice, of which only the later one counts where both speak.
+    pub fn check_inside(&self, complaints: &mut Complaints) {
+        self.rules.check_inside(complaints);
+        self.check_paths(complaints);
+    }
+
+    /// The part of [`Layer::check_inside`] that holds at the top of the file too.
+    pub fn check_paths(&self, complaints: &mut Complaints) {
+        for (index, path) in self.paths.iter().enumerate() {
+            path.rules.check_inside(complaints);
+            let earlier = self.paths.iter().take(index).find(|p| p.pattern.value == path.pattern.value);
+            if let Some(earlier) = earlier {
+                let message = format!(
+                    "the path `{}` stands twice: the other one is at {}",
+                    path.pattern.value,
+                    earlier.pattern.place.label()
+                );
+                let hint =
+                    "put their rules into one `[[path]]`; where both speak, the later one wins".to_owned();
+                complaints.warning(Some(&path.pattern.place), message, Some(hint));
+            }
+        }
+    }
+
     /// Reads a whole text, such as a preset, as one layer.
     pub fn parse(source: &Arc<Source>, reading: &mut Reading<'_>) -> Self {
         let Ok(document) = DeTable::parse(&source.text) else { return Self::default() };

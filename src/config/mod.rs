@@ -71,7 +71,9 @@ pub fn admin(path: &Path) -> Admin {
 fn read(path: &Path) -> Result<String, Complaints> {
     std::fs::read_to_string(path).map_err(|error| {
         let hint = match error.kind() {
-            std::io::ErrorKind::NotFound => "`ravelin config default > ravelin.toml` writes one to start from",
+            std::io::ErrorKind::NotFound => {
+                "`ravelin config default > ravelin.toml` writes one to start from"
+            }
             std::io::ErrorKind::PermissionDenied => "run as a user who may read it",
             std::io::ErrorKind::InvalidData => "the file must be UTF-8 text",
             _ => "check the path",

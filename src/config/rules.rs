@@ -76,6 +76,11 @@ impl Raw {
         }
     }
 
+    /// Complains about rules that mean nothing inside of a site.
+    pub fn check_inside(&self, complaints: &mut Complaints) {
+        self.modes.check_inside(complaints);
+    }
+
     /// Which line decides each response header, for `ravelin explain`.
     #[must_use]
     pub fn decisions(&self) -> Vec<harden::Said> {

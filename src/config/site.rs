@@ -37,6 +37,7 @@ impl Raw {
         let preset = layer::preset(name, level, preset.as_ref().map(|p| &p.place), reading);
         let upstream = upstream::settings::Raw::read(&mut section, reading);
         let layer = Layer::read(&mut section, reading);
+        layer.check_inside(&mut reading.complaints);
         section.finish(reading);
         Self { hosts, preset, upstream, layer, place }
     }

@@ -45,6 +45,14 @@ impl Raw {
         raw
     }
 
+    /// Complains about `host` in a site or a path: it is asked for before any site is known.
+    pub fn check_inside(&self, complaints: &mut Complaints) {
+        if let Some(host) = &self.host {
+            let hint = "move it to the `[rules]` at the top of the file".to_owned();
+            complaints.warning(Some(&host.place), "`rules.host` has no effect inside of a site", Some(hint));
+        }
+    }
+
     /// This layer with a more specific one laid over it. A layer's `mode` speaks for every rule that the
     /// layer does not name: `mode = "report"` in a site reports all of them, whatever the file says.
     #[must_use]
@@ -122,6 +130,13 @@ mod tests {
         let modes = modes(&["[rules]\nmode = \"report\"", "[rules]\nmethod = \"off\""]);
         assert_eq!(modes.method, Mode::Off);
         assert_eq!(modes.path, Mode::Report);
+    }
+
+    #[test]
+    fn a_rule_about_hosts_belongs_to_the_top() {
+        let mut complaints = Complaints::default();
+        raw("[rules]\nhost = \"report\"").check_inside(&mut complaints);
+        assert!(complaints.to_string().contains("has no effect inside of a site"), "{complaints}");
     }
 
     #[test]

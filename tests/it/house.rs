@@ -41,14 +41,19 @@ fn offenders(words: &[&str], allowed: &[&str]) -> Vec<String> {
         .filter(|(name, _)| !is_test(name) && !allowed.iter().any(|prefix| name.starts_with(prefix)))
         .flat_map(|(name, text)| {
             let text = code(&text);
-            words.iter().filter(|word| text.contains(**word)).map(|word| format!("{name}: {word}")).collect::<Vec<_>>()
+            words
+                .iter()
+                .filter(|word| text.contains(**word))
+                .map(|word| format!("{name}: {word}"))
+                .collect::<Vec<_>>()
         })
         .collect()
 }
 
 #[test]
 fn every_file_says_its_one_reason_to_exist() {
-    let silent: Vec<_> = sources().into_iter().filter(|(_, text)| !text.starts_with("//! ")).map(|(name, _)| name).collect();
+    let silent: Vec<_> =
+        sources().into_iter().filter(|(_, text)| !text.starts_with("//! ")).map(|(name, _)| name).collect();
     assert!(silent.is_empty(), "{silent:?}");
 }
 

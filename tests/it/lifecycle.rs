@@ -212,10 +212,8 @@ fn the_grace_period_ends() {
 fn a_second_signal_ends_it_fast() {
     for name in ["TERM", "INT"] {
         let origin = patient(&Arc::default());
-        let mut site = proxy()
-            .site(HOST, &origin)
-            .table("[shutdown]\ndrain_delay = \"20 s\"\ngrace = \"30 s\"")
-            .start();
+        let mut site =
+            proxy().site(HOST, &origin).table("[shutdown]\ndrain_delay = \"20 s\"\ngrace = \"30 s\"").start();
         // SIGINT does not wait for balancers, only for what is under way.
         let mut busy = site.wire_tls();
         busy.say(&format!("GET /slow HTTP/1.1\nHost: {HOST}\n\n"));
