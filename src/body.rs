@@ -10,7 +10,6 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use hyper::body::Incoming;
 
 use self::client::ClientBody;
 use crate::guard::pace::Meter;
@@ -19,6 +18,9 @@ use crate::refusal::Refusal;
 use crate::upstream::OriginBody;
 
 mod client;
+mod upload;
+
+pub use self::upload::{Rest, Upload};
 
 /// Bytes on their way.
 pub struct Body {
@@ -78,8 +80,8 @@ impl Body {
 
     /// What a client sends, measured by `meter` and counted in `received`.
     #[must_use]
-    pub fn client(incoming: Incoming, meter: Meter, received: Received) -> Self {
-        Self { source: Source::Client(Box::new(ClientBody::new(incoming, meter, received))), record: None }
+    pub fn client(upload: Upload, meter: Meter, received: Received) -> Self {
+        Self { source: Source::Client(Box::new(ClientBody::new(upload, meter, received))), record: None }
     }
 
     /// What the origin sends.

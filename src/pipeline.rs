@@ -21,7 +21,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
-use crate::body::Body;
+use crate::body::{Body, Rest, Upload};
 use crate::client::{self, Client, Peer};
 use crate::clock;
 use crate::config::units::Mode;
@@ -52,10 +52,11 @@ pub async fn answer(worker: Arc<Worker>, peer: Arc<Peer>, request: Request<Incom
     let generation = worker.live().load();
     let (mut parts, incoming) = request.into_parts();
     let on_upgrade = parts.extensions.remove::<OnUpgrade>();
+    let upload = Upload::new(incoming, parts.extensions.remove::<Arc<Rest>>());
     let head = Head::new(&parts);
     let mut record = worker.record(&generation, &peer, &head);
     let mut found = Found::nothing(&generation, &peer);
-    let road = serve(&worker, &generation, &peer, head, incoming, on_upgrade, &mut found, &mut record);
+    let road = serve(&worker, &generation, &peer, head, upload, on_upgrade, &mut found, &mut record);
     let outcome = AssertUnwindSafe(road).catch_unwind().await;
     let outcome = outcome.unwrap_or_else(|_| Err(worker.panicked()));
     let mut reply = outcome.unwrap_or_else(|refusal| {
@@ -81,7 +82,7 @@ async fn serve<'g, 'r>(
     generation: &'g Generation,
     peer: &Peer,
     head: Head<'r>,
-    incoming: Incoming,
+    upload: Upload,
     on_upgrade: Option<OnUpgrade>,
     found: &mut Found<'g, 'r>,
     record: &mut Record,
@@ -90,7 +91,7 @@ async fn serve<'g, 'r>(
         Decision::Redirect(reply) => Ok(reply),
         Decision::Forward(errand) => {
             let upstream = &errand.site.upstream;
-            let call = errand.call(generation, peer, head, incoming, found.secure, record)?;
+            let call = errand.call(generation, peer, head, upload, found.secure, record)?;
             let answer = upstream.send(worker.index, call).await;
             let facts = answer.as_ref().map_or_else(|error| &error.facts, |answer| &answer.facts);
             record.origin(&facts.seen());
@@ -284,12 +285,12 @@ impl Errand<'_, '_> {
         generation: &Generation,
         peer: &Peer,
         head: Head<'_>,
-        incoming: Incoming,
+        upload: Upload,
         secure: bool,
         record: &mut Record,
     ) -> Result<Call, Refusal> {
         let rules = &self.route.rules;
-        let exact = http_body::Body::size_hint(&incoming).exact();
+        let exact = upload.size_hint().exact();
         let framing = rewrite::framing(head.method(), exact);
         let websocket = self.upgrade == Upgrade::WebSocket;
         let onward = rewrite::Onward {
@@ -312,7 +313,7 @@ impl Errand<'_, '_> {
             method: head.method().clone(),
             head: written,
             framing,
-            body: Body::client(incoming, meter, record.receiving()),
+            body: Body::client(upload, meter, record.receiving()),
             websocket,
             first_byte: rules.first_byte,
         })

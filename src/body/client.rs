@@ -5,18 +5,18 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http_body::{Body as _, SizeHint};
-use hyper::body::Incoming;
+use http_body::SizeHint;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::BodyError;
+use super::upload::Upload;
 use crate::clock;
 use crate::guard::pace::Meter;
 use crate::observe::Received;
 
 /// What comes from the client. Only the time spent waiting for the client counts against it.
 pub(super) struct ClientBody {
-    incoming: Incoming,
+    upload: Upload,
     meter: Meter,
     received: Received,
     /// Fires when the client has been too slow; made when the first byte has to be waited for.
@@ -24,14 +24,14 @@ pub(super) struct ClientBody {
 }
 
 impl ClientBody {
-    pub(super) fn new(incoming: Incoming, meter: Meter, received: Received) -> Self {
-        Self { incoming, meter, received, timer: None }
+    pub(super) fn new(upload: Upload, meter: Meter, received: Received) -> Self {
+        Self { upload, meter, received, timer: None }
     }
 
     /// The next piece; trailers are dropped.
     pub(super) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         loop {
-            match Pin::new(&mut self.incoming).poll_frame(cx) {
+            match self.upload.poll_frame(cx) {
                 Poll::Pending => return self.wait(cx).map(|error| Some(Err(error))),
                 Poll::Ready(None) => return Poll::Ready(None),
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(BodyError::Client(error)))),
@@ -64,10 +64,10 @@ impl ClientBody {
     }
 
     pub(super) fn is_end(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.upload.is_end()
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        self.upload.size_hint()
     }
 }

@@ -19,13 +19,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::Method;
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::rt::{Executor, Read, Write};
 use hyper::server::conn::http2::{Builder, Connection};
 use hyper::service::{HttpService, service_fn};
 use hyper::{Request, Response};
-use tokio::time::sleep_until;
+use tokio::time::{sleep_until, timeout};
 
 use super::converse::{Conversation, Outcome, drive};
 use super::flight::{Flight, board};
@@ -63,6 +65,11 @@ const ERROR_RESETS: usize = 64;
 const PING_EVERY: Duration = Duration::from_mins(1);
 const PING_WAIT: Duration = Duration::from_secs(20);
 
+/// How much of an unread request body is read on after the answer, and for how long: what a browser has
+/// on its way when a form or a small upload is refused.
+const READ_ON: usize = 64 * 1024;
+const READ_ON_TIME: Duration = Duration::from_secs(2);
+
 /// Serves `io` until the connection ends.
 pub(super) async fn serve<T, G, S, F>(
     io: Metered<T, G>,
@@ -77,8 +84,13 @@ pub(super) async fn serve<T, G, S, F>(
     S: Fn(Request<Incoming>) -> F,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let calls = service_fn(|request: Request<Incoming>| {
+    let calls = service_fn(|mut request: Request<Incoming>| {
         let ticket = pulse.request();
+        if !request.body().is_end_stream()
+            && let Some(rest) = ticket.rest()
+        {
+            request.extensions_mut().insert(rest);
+        }
         let to_head = request.method() == Method::HEAD;
         let answer = service(request);
         async move {
@@ -172,8 +184,20 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
         tokio::spawn(async move {
             if !run(task, &stream, start, patience).await {
                 tally.event(Event::StreamStalled);
+            } else if let Some(rest) = stream.rest() {
+                let _ = timeout(READ_ON_TIME, read_on(rest)).await;
             }
         });
+    }
+}
+
+/// Reads on what a client sends although its answer is complete, so that it reads the answer too. What
+/// then is still to come is reset with NO_ERROR: RFC 9113 section 8.1 has that for clients that go on.
+async fn read_on(mut rest: Incoming) {
+    let mut left = READ_ON;
+    while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut rest).poll_frame(cx)).await {
+        let Some(less) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else { return };
+        left = less;
     }
 }
 

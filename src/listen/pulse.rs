@@ -8,12 +8,15 @@
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use hyper::body::Incoming;
+
 use super::limits;
 use super::tally::Event;
+use crate::body::Rest;
 use crate::clock;
 
 /// How long a connection that was told to end may take to send its last bytes, and for how long the rest
@@ -64,6 +67,8 @@ pub(super) struct Stream {
     waiting: Mark,
     /// Whether the road may begin with the request.
     open: AtomicBool,
+    /// What the road leaves unread of the request's body.
+    rest: OnceLock<Arc<Rest>>,
 }
 
 /// A moment, or none.
@@ -232,6 +237,11 @@ impl Stream {
         self.open.store(true, Relaxed);
     }
 
+    /// What the road left unread of the request's body.
+    pub(super) fn rest(&self) -> Option<Incoming> {
+        self.rest.get()?.take()
+    }
+
     /// When this stream will have waited for `time` for its client; none while it does not wait.
     pub(super) fn stalls_at(&self, start: Instant, time: Duration) -> Option<Instant> {
         self.waiting.get(start).map(|since| since + time)
@@ -243,6 +253,11 @@ impl Ticket {
     pub(super) async fn opened(&self) {
         let is_open = || self.stream.as_ref().is_none_or(|stream| stream.open.load(Relaxed));
         poll_fn(|_| if is_open() { Poll::Ready(()) } else { Poll::Pending }).await;
+    }
+
+    /// Where the rest of the request's body goes (HTTP/2).
+    pub(super) fn rest(&self) -> Option<Arc<Rest>> {
+        Some(Arc::clone(self.stream.as_ref()?.rest.get_or_init(Arc::default)))
     }
 
     /// A piece of the answer was handed over, and now waits for the client.

@@ -240,6 +240,22 @@ async fn what_outlasts_the_grace_is_dropped() {
 }
 
 #[tokio::test]
+async fn closing_waits_for_nobody_who_has_nothing_to_say() {
+    let house = House::plain(limits::Policy { header_read: Duration::from_secs(10), ..quick() });
+    // Neither of the two notices that the server has closed its side.
+    let silent = house.connect().await;
+    let mut idle = house.connect().await;
+    idle.write_all(b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    until(&mut idle, "hi /1").await;
+    house.counted(Event::Accepted, 2).await;
+    let start = clock::now();
+    house.drain.advance(Phase::Closing);
+    house.deserted().await;
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    drop((silent, idle));
+}
+
+#[tokio::test]
 async fn a_share_of_requests_ends_a_connection_gracefully() {
     let house = House::plain(limits::Policy { requests_per_connection: NonZeroU64::new(2), ..quick() });
     let mut client = house.connect().await;

@@ -75,6 +75,41 @@ async fn an_upload_streams_back() {
     assert_eq!(back.len(), 1024 * 1024);
 }
 
+/// An upload that was answered with 413 while it was under way.
+async fn refused(client: &mut Client) -> h2::SendStream<Bytes> {
+    let request = HttpRequest::post("https://localhost/early").body(()).unwrap();
+    let (answer, upload) = client.send_request(request, false).unwrap();
+    let answer = soon(answer).await.unwrap();
+    assert_eq!(answer.status(), 413);
+    assert_eq!(soon(collect(answer.into_body())).await.unwrap(), b"too large");
+    upload
+}
+
+#[tokio::test]
+async fn the_small_rest_of_a_refused_upload_is_taken() {
+    let house = House::tls(quick());
+    let (mut client, _driver) = client(&house).await;
+    let mut upload = refused(&mut client).await;
+    for _ in 0..4 {
+        upload.send_data(Bytes::from(vec![b'u'; 8 * 1024]), false).unwrap();
+        let reset = futures_util::future::poll_fn(|cx| upload.poll_reset(cx));
+        assert!(timeout(Duration::from_millis(30), reset).await.is_err(), "the stream goes on");
+    }
+    upload.send_data(Bytes::new(), true).unwrap();
+    assert_eq!(soon(fetch(&mut client, "/next")).await.unwrap(), b"hi /next");
+}
+
+#[tokio::test]
+async fn a_large_rest_of_a_refused_upload_is_reset_without_blame() {
+    let house = House::tls(quick());
+    let (mut client, _driver) = client(&house).await;
+    let mut upload = refused(&mut client).await;
+    upload.send_data(Bytes::from(vec![b'u'; 200 * 1024]), false).unwrap();
+    let reset = soon(futures_util::future::poll_fn(|cx| upload.poll_reset(cx))).await.unwrap();
+    assert_eq!(reset, h2::Reason::NO_ERROR);
+    assert_eq!(soon(fetch(&mut client, "/next")).await.unwrap(), b"hi /next");
+}
+
 #[tokio::test]
 async fn an_idle_connection_says_goodbye() {
     let house = House::tls(quick());

@@ -28,7 +28,7 @@ use super::door::{Door, Terms};
 use super::settings::tests::read_with;
 use super::tally::{Event, Tally};
 use super::{accept, limits, socket};
-use crate::body::{Body, BodyError};
+use crate::body::{Body, BodyError, Rest, Upload};
 use crate::client::key::Key;
 use crate::client::{self, Peer};
 use crate::clock;
@@ -68,6 +68,9 @@ async fn road(request: Request<Incoming>) -> Response<Body> {
         "/big" => Response::new(Body::full(vec![b'x'; 8 * 1024 * 1024])),
         "/never" => std::future::pending().await,
         "/early" => {
+            // As the pipeline does it with a body that it refuses.
+            let (mut parts, body) = request.into_parts();
+            drop(Upload::new(body, parts.extensions.remove::<Arc<Rest>>()));
             let mut response = Response::new(Body::full("too large"));
             *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
             response
