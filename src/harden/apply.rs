@@ -167,7 +167,7 @@ impl<'a> Pass<'a> {
             let Some(entry) = self.policy.entry(*at).filter(|_| !self.seen.has(*at)) else { continue };
             match self.plan(entry) {
                 Plan::Set(value) => fields.push(entry.name.clone(), value.clone()),
-                Plan::Fill(value) if self.may_fill() => fields.push(entry.name.clone(), value.clone()),
+                Plan::Fill(value) if self.may_fill(entry) => fields.push(entry.name.clone(), value.clone()),
                 Plan::Later => self.together(entry, fields),
                 _ => {}
             }
@@ -176,8 +176,10 @@ impl<'a> Pass<'a> {
 
     /// A 304 updates what the browser has stored (RFC 9111 section 4.3.4). Apache leaves headers out of
     /// it that the 200 had; filling the gap would put our base policy in place of the origin's own.
-    fn may_fill(&self) -> bool {
-        self.facts.status != StatusCode::NOT_MODIFIED
+    /// HSTS is no property of the page: browsers note it for the host from every answer (RFC 6797 section
+    /// 8.1), and one that came before Ravelin may ask for nothing but what it has stored.
+    fn may_fill(&self, entry: &Entry) -> bool {
+        entry.role == Role::Hsts || self.facts.status != StatusCode::NOT_MODIFIED
     }
 
     /// All lines of one name at once.
@@ -222,7 +224,7 @@ impl<'a> Pass<'a> {
                 }
             }
             Verb::SetIfEmpty(value) => {
-                if self.may_fill() && !fields.contains(name) {
+                if self.may_fill(entry) && !fields.contains(name) {
                     fields.push(name.clone(), value.clone());
                 }
             }
@@ -232,7 +234,7 @@ impl<'a> Pass<'a> {
                     if let Some(merged) = features.complete(&lines).and_then(built) {
                         fields.set(name.clone(), merged);
                     }
-                } else if self.may_fill() {
+                } else if self.may_fill(entry) {
                     fields.push(name.clone(), value.clone());
                 }
             }

@@ -258,3 +258,14 @@ fn plain_http_and_development_hosts_get_no_hsts() {
         assert_eq!(value(&sent, "x-frame-options"), Some("SAMEORIGIN"));
     }
 }
+
+#[test]
+fn a_304_gets_what_is_set_and_hsts_and_nothing_that_is_filled_in() {
+    let mut sent = fields(&["ETag: \"x\""]);
+    apply(&policy(false, &[]), &facts(304), &mut sent);
+    assert_eq!(value(&sent, "x-frame-options"), Some("SAMEORIGIN"));
+    assert_eq!(value(&sent, "x-content-type-options"), Some("nosniff"));
+    assert_eq!(value(&sent, "strict-transport-security"), Some("max-age=31536000"));
+    assert_eq!(value(&sent, "content-security-policy"), None);
+    assert_eq!(value(&sent, "referrer-policy"), None);
+}
