@@ -51,13 +51,20 @@ fn parse<'s>(source: &'s Arc<Source>, reading: &mut Reading<'_>) -> Option<Spann
     let (document, faults) = DeTable::parse_recoverable(&source.text);
     for fault in &faults {
         let place = fault.span().map(|span| Place { source: Arc::clone(source), span });
-        reading.complaints.error(place.as_ref(), fault.message(), syntax_hint(fault.message()));
+        let word = place.as_ref().and_then(|place| source.text.get(place.span.clone()));
+        let (message, hint) = syntax(fault.message(), word.unwrap_or_default());
+        reading.complaints.error(place.as_ref(), message, hint);
     }
     faults.is_empty().then_some(document)
 }
 
-fn syntax_hint(message: &str) -> Option<String> {
-    message.contains("duplicate").then(|| "a key may stand only once; keep one of the lines".to_owned())
+/// A fault of the grammar in words, and what to do about it; `word` is what stands there.
+fn syntax(message: &str, word: &str) -> (String, Option<String>) {
+    if message.contains("duplicate") && !word.is_empty() {
+        let hint = "a key may stand only once in a table: keep one of the lines".to_owned();
+        return (format!("`{word}` stands here a second time"), Some(hint));
+    }
+    (message.to_owned(), None)
 }
 
 /// The file as it was written.

@@ -216,9 +216,18 @@ impl<'t> Item<'t> {
         }
     }
 
+    /// The value as it stands in the text.
+    fn written(&self) -> String {
+        self.place.source.text.get(self.place.span.clone()).unwrap_or_default().to_owned()
+    }
+
     fn wrong_type(&self, reading: &mut Reading<'_>, want: &str) {
+        self.mistyped(reading, want, None);
+    }
+
+    fn mistyped(&self, reading: &mut Reading<'_>, want: &str, hint: Option<String>) {
         let message = format!("`{}` must be {want}, not {}", self.name, article(self.value.type_str()));
-        reading.complaints.error(Some(&self.place), message, None);
+        reading.complaints.error(Some(&self.place), message, hint);
     }
 }
 
@@ -293,6 +302,12 @@ pub struct Text<T>(pub T);
 
 impl<T: FromText> FromToml for Text<T> {
     fn from_toml(item: &Item<'_>, reading: &mut Reading<'_>) -> Option<Self> {
+        if !item.is_text() {
+            // A number without its unit, say: the grammar knows how to write it.
+            let hint = T::from_text(&item.written()).err().and_then(|fault| fault.hint);
+            item.mistyped(reading, "a string", hint);
+            return None;
+        }
         let text = String::from_toml(item, reading)?;
         match T::from_text(&text) {
             Ok(value) => Some(Self(value)),

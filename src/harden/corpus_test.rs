@@ -278,7 +278,7 @@ fn slips_are_named() {
     for (toml, words) in [
         (
             "[headers]\nX-Frame-Options = \"ALLOW-FROM https://a.example\"",
-            &["error", "ALLOW-FROM", "frame-ancestors https://a.example"][..],
+            &["error", "ALLOW-FROM", "frame-ancestors 'self' https://a.example"][..],
         ),
         ("[headers]\nX-Frame-Options = \"SAMEORIGN\"", &["error", "did you mean `SAMEORIGIN`?"]),
         ("[headers]\nX-Frame-Options = { append = \"SAMEORIGIN\" }", &["warning", "SAMEORIGIN, SAMEORIGIN"]),

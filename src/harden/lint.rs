@@ -108,7 +108,8 @@ fn known_value(lower: &str, word: Word, text: &str, place: &Place, complaints: &
     }
     if let Some(uri) = allow_from(lower, text) {
         let hint = format!(
-            "write `Content-Security-Policy = \"frame-ancestors {uri}\"`, which browsers do understand"
+            "write `Content-Security-Policy = {{ setifempty = \"frame-ancestors 'self' {uri}\" }}`: browsers \
+             obey it and then ignore X-Frame-Options"
         );
         complaints.error(
             Some(place),

@@ -50,6 +50,8 @@ fn steady(said: &str, dir: &Path) -> String {
     let said = said.replace(&format!("{here}/"), "").replace(&here, ".");
     let generation = regex::Regex::new("generation [0-9a-f]{12}").unwrap();
     let id = generation.replace_all(&said, "generation ID").into_owned();
+    let hashes = regex::Regex::new("[0-9a-f]{64}").unwrap();
+    let id = hashes.replace_all(&id, "HASH").into_owned();
     let dates = regex::Regex::new(r"\d{4}-\d\d-\d\d").unwrap();
     dates.replace_all(&id, "DATE").into_owned()
 }

@@ -1,6 +1,9 @@
 //! Certificates made at run time: one authority per test process, a leaf per proxy. No key is ever stored in
 //! the repository.
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -42,6 +45,10 @@ pub(crate) fn issue(dir: &Path, stem: &str, names: &[&str]) -> Pair {
     let leaf = params.signed_by(&key, authority()).expect("a leaf");
     let pair = Pair { chain: dir.join(format!("{stem}.pem")), key: dir.join(format!("{stem}.key")) };
     std::fs::write(&pair.chain, leaf.pem()).expect("the chain is written");
-    std::fs::write(&pair.key, key.serialize_pem()).expect("the key is written");
+    // As a careful administrator does it; Ravelin warns of keys that everybody can read.
+    let _ = std::fs::remove_file(&pair.key);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&pair.key);
+    let file = file.as_mut().expect("the key is created");
+    file.write_all(key.serialize_pem().as_bytes()).expect("the key is written");
     pair
 }
