@@ -33,7 +33,7 @@ enum Stop {
 }
 
 /// Serves until a signal ends it; comes back when the last connection is over or the grace has passed.
-pub async fn run(house: &House, admin: Option<TcpListener>, reload: &Reload, ready: impl FnOnce()) {
+pub async fn run(house: &House, admin: Option<TcpListener>, reload: Reload, ready: impl FnOnce()) {
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => {
@@ -51,8 +51,8 @@ pub async fn run(house: &House, admin: Option<TcpListener>, reload: &Reload, rea
     let mut minute = interval(Duration::from_mins(1));
     let stop = loop {
         tokio::select! {
-            _ = minute.tick() => if is_due(house.live.load().made_until(), clock::wall()) { reload_now(house, reload) },
-            _ = signals.hang_up.recv() => reload_now(house, reload),
+            _ = minute.tick() => if is_due(house.live.load().made_until(), clock::wall()) { reload_now(house, &reload) },
+            _ = signals.hang_up.recv() => reload_now(house, &reload),
             _ = signals.user1.recv() => reopen(house),
             _ = signals.terminate.recv() => break Stop::Gently,
             _ = signals.interrupt.recv() => break Stop::Soon,
@@ -121,7 +121,7 @@ fn reopen(house: &House) {
     match house.observe.reopen() {
         Ok(()) => tracing::info!("access log opened again"),
         Err(error) => {
-            tracing::error!(%error, "the access log could not be opened again; the old one stays in use")
+            tracing::error!(%error, "the access log could not be opened again; the old one stays in use");
         }
     }
 }

@@ -50,10 +50,8 @@ pub fn describe(reply: &Reply) -> String {
 /// The same address under https. Host and target have passed their grammars, so nothing in them can
 /// leave the field.
 fn location(authority: &Authority<'_>, port: u16, target: &Target<'_>) -> Option<HeaderValue> {
-    let mut url = format!("https://{}", authority.host);
-    if port != 443 {
-        url.push_str(&format!(":{port}"));
-    }
+    let host = &authority.host;
+    let mut url = if port == 443 { format!("https://{host}") } else { format!("https://{host}:{port}") };
     url.push_str(if target.form == Form::Asterisk { "/" } else { target.path });
     if let Some(query) = target.query {
         url.push('?');

@@ -130,7 +130,7 @@ pub fn run(
     })
     .map_err(StartError::system("start its threads"))?;
     let admin = admin.and_then(|mut sockets| sockets.pop());
-    let serving = control::run(&house, admin, &reload, || {
+    let serving = control::run(&house, admin, reload, || {
         for (address, listener) in addresses.iter().zip(&generation.listeners) {
             let scheme = if listener.store.is_some() { "https" } else { "http" };
             tracing::info!("listening on {scheme}://{address}");

@@ -30,10 +30,8 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
         Some(generation) => println!("{} ({})", summary(generation), plural(warnings, "warning")),
         None => println!("not usable: {}, {}", plural(errors, "error"), plural(warnings, "warning")),
     }
-    match loaded.generation.is_some() && !(arguments.strict && warnings > 0) {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
-    }
+    let bad = loaded.generation.is_none() || (arguments.strict && warnings > 0);
+    if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 fn summary(generation: &Generation) -> String {

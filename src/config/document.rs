@@ -154,7 +154,9 @@ impl Raw {
 /// The rules for a request of no site: the preset's safe headers with the file's laid over them.
 fn outside(file: &Layer, reading: &mut Reading<'_>) -> Option<Route> {
     let mut layers = layer::preset("typo3", Level::Safe, None, reading);
-    layers.iter_mut().for_each(|layer| layer.paths.clear());
+    for layer in &mut layers {
+        layer.paths.clear();
+    }
     layers.push(Layer { rules: file.rules.clone(), paths: Vec::new() });
     layer::routes(&layers, &mut reading.complaints).pop().map(|route| Route { area: Area::Frontend, ..route })
 }

@@ -44,7 +44,7 @@ pub struct Rules {
 }
 
 /// The time an origin has to its first byte where nothing else is said; nginx's `proxy_read_timeout`.
-pub const FIRST_BYTE: Duration = Duration::from_secs(60);
+pub const FIRST_BYTE: Duration = Duration::from_mins(1);
 
 impl Raw {
     /// Reads the keys of this layer; the caller closes the section.

@@ -192,7 +192,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
 }
 
 /// Reads on what a client sends although its answer is complete, so that it reads the answer too. What
-/// then is still to come is reset with NO_ERROR: RFC 9113 section 8.1 has that for clients that go on.
+/// then is still to come is reset with `NO_ERROR`: RFC 9113 section 8.1 has that for clients that go on.
 async fn read_on(mut rest: Incoming) {
     let mut left = READ_ON;
     while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut rest).poll_frame(cx)).await {

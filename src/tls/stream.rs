@@ -1,4 +1,4 @@
-//! A TLS connection as hyper reads and writes it: a [`Session`] on a socket.
+//! A TLS connection as hyper reads and writes it: a `Session` on a socket.
 //!
 //! What is written gathers until hyper flushes, and then leaves in one send. Buffers are held only
 //! while bytes are in them, so that an idle connection holds none.
