@@ -24,7 +24,7 @@ pub mod page;
 mod permissions;
 mod policy;
 mod rule;
-mod set_cookie;
+pub mod set_cookie;
 mod singleton;
 mod table;
 

@@ -5,17 +5,18 @@
 
 /// What a line should carry if it does not yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub struct Wanted {
     /// `Secure`.
-    pub(super) secure: bool,
+    pub secure: bool,
     /// `HttpOnly`.
-    pub(super) http_only: bool,
+    pub http_only: bool,
     /// `SameSite=Lax`, unless any `SameSite` is there.
-    pub(super) lax: bool,
+    pub lax: bool,
 }
 
 /// The cookie's name as browsers read it: up to the first `=`, trimmed; a line without `=` names none.
-pub(super) fn name(line: &[u8]) -> &[u8] {
+#[must_use]
+pub fn name(line: &[u8]) -> &[u8] {
     match memchr::memchr2(b'=', b';', line).and_then(|at| line.split_at_checked(at)) {
         Some((name, rest)) if rest.first() == Some(&b'=') => name.trim_ascii(),
         _ => &[],
@@ -23,7 +24,8 @@ pub(super) fn name(line: &[u8]) -> &[u8] {
 }
 
 /// The line with what it lacks, or `None` if it lacks nothing.
-pub(super) fn complete(line: &[u8], wanted: Wanted) -> Option<Vec<u8>> {
+#[must_use]
+pub fn complete(line: &[u8], wanted: Wanted) -> Option<Vec<u8>> {
     let missing = missing(line, wanted);
     if missing == Wanted::default() {
         return None;

@@ -7,16 +7,71 @@ use bytes::BytesMut;
 /// Takes any bytes; panics if a promise is broken.
 pub(crate) type Body = fn(&[u8]);
 
-/// Every body with the name of its target.
-pub(crate) const ALL: [(&str, Body); 7] = [
-    ("chunked", chunked),
-    ("first_bytes", first_bytes),
-    ("forwarded", forwarded),
-    ("host", host),
-    ("path", path),
-    ("response_head", response_head),
-    ("traceparent", traceparent),
+/// Every body with the name of its target, and how many times as dear as a decoder it is.
+pub(crate) const ALL: [(&str, Body, usize); 9] = [
+    ("chunked", chunked, 1),
+    ("config", config, 10),
+    ("first_bytes", first_bytes, 1),
+    ("forwarded", forwarded, 1),
+    ("host", host, 1),
+    ("path", path, 1),
+    ("response_head", response_head, 1),
+    ("set_cookie", set_cookie, 1),
+    ("traceparent", traceparent, 1),
 ];
+
+/// A configuration is usable exactly if nothing in it is an error; every complaint says something, points
+/// into the text, and can be shown.
+pub(crate) fn config(data: &[u8]) {
+    use ravelin::config::complaint::Severity;
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    // What would be read from the machine that fuzzes is not what is fuzzed.
+    if text.contains("file:") || text.contains("${") {
+        return;
+    }
+    let nowhere = std::path::PathBuf::from("/nonexistent/fuzz");
+    let loaded = ravelin::config::load_text("fuzz.toml", text.to_owned(), nowhere);
+    let errors = loaded.complaints.iter().any(|complaint| complaint.severity == Severity::Error);
+    assert_eq!(loaded.generation.is_none(), errors, "{}", loaded.complaints);
+    for complaint in loaded.complaints.iter() {
+        assert!(!complaint.message.is_empty() && complaint.to_string().contains(&complaint.message));
+        let Some(place) = complaint.place.as_ref().filter(|place| place.source.name == "fuzz.toml") else {
+            continue;
+        };
+        assert!(place.source.text.get(place.span.clone()).is_some(), "{complaint} points outside");
+        assert!(place.line() <= text.split('\n').count(), "{complaint} names a line that is none");
+    }
+}
+
+/// A line keeps every byte and its cookie's name, gets what is wanted once, and is complete then.
+pub(crate) fn set_cookie(data: &[u8]) {
+    use ravelin::harden::set_cookie::{Wanted, complete, name};
+    for bits in 0..8_u8 {
+        let wanted = Wanted { secure: bits & 1 != 0, http_only: bits & 2 != 0, lax: bits & 4 != 0 };
+        let done = complete(data, wanted).unwrap_or_else(|| data.to_vec());
+        assert!(done.starts_with(data), "{:?}", data.escape_ascii().to_string());
+        assert_eq!(complete(&done, wanted), None, "{:?}", data.escape_ascii().to_string());
+        if !name(data).is_empty() {
+            assert_eq!(name(&done), name(data), "{:?}", data.escape_ascii().to_string());
+        }
+        for (attribute, wants) in
+            [("secure", wanted.secure), ("httponly", wanted.http_only), ("samesite", wanted.lax)]
+        {
+            let (before, after) = (attributes(data, attribute), attributes(&done, attribute));
+            let expected = if wants { before.max(1) } else { before };
+            assert_eq!(after, expected, "{attribute} of {:?}", data.escape_ascii().to_string());
+        }
+    }
+}
+
+/// How often a line has an attribute, as RFC 6265 section 5.2 reads it.
+fn attributes(line: &[u8], wanted: &str) -> usize {
+    let named = |attribute: &&[u8]| {
+        let name = attribute.split(|byte| *byte == b'=').next().unwrap_or_default();
+        name.trim_ascii().eq_ignore_ascii_case(wanted.as_bytes())
+    };
+    line.split(|byte| *byte == b';').skip(1).filter(named).count()
+}
 
 /// A normalised path is absolute, has no empty, `.` or `..` segment, and is its own normal form.
 pub(crate) fn path(data: &[u8]) {

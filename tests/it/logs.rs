@@ -174,9 +174,11 @@ fn the_log_can_be_a_file_or_off() {
     let written = || std::fs::read_to_string(&path).ok().filter(|text| text.contains("to-a-file"));
     assert!(within(Duration::from_secs(5), written).is_some());
     assert!(!site.stdout().contains("to-a-file"));
-    let off = proxy().site(HOST, apache()).table("[log]\naccess = \"off\"").start();
+    let mut off = proxy().site(HOST, apache()).table("[log]\naccess = \"off\"").start();
     off.get("/echo?unlogged").status(200);
-    std::thread::sleep(Duration::from_millis(500));
+    // Whatever there is to write is written before the end.
+    off.signal("INT");
+    off.ends_within(Duration::from_secs(10));
     assert!(!off.stdout().contains("unlogged"), "{}", off.stdout());
 }
 
