@@ -118,7 +118,7 @@ fn method(method: &Method) -> Result<(), Refusal> {
         return Ok(());
     }
     // RFC 9110 section 15.5.6 asks for Allow; no site is known yet, so it names what every site serves.
-    let allow = HeaderValue::from_static("GET, HEAD, POST");
+    let allow = HeaderValue::from_static("GET, HEAD, POST, OPTIONS");
     Err(Refusal::method(Reason::ForbiddenMethod, method.as_str().to_owned(), allow))
 }
 
