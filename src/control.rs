@@ -17,7 +17,8 @@ use crate::server::{House, Reload};
 const MADE_AGAIN: Duration = Duration::from_hours(12);
 
 /// The signals that matter here.
-struct Signals {
+#[derive(Debug)]
+pub struct Signals {
     hang_up: Signal,
     user1: Signal,
     terminate: Signal,
@@ -33,14 +34,13 @@ enum Stop {
 }
 
 /// Serves until a signal ends it; comes back when the last connection is over or the grace has passed.
-pub async fn run(house: &House, admin: Option<TcpListener>, reload: Reload, ready: impl FnOnce()) {
-    let mut signals = match Signals::new() {
-        Ok(signals) => signals,
-        Err(error) => {
-            tracing::error!(%error, "signals cannot be received");
-            return house.drain.advance(Phase::Killed);
-        }
-    };
+pub async fn run(
+    house: &House,
+    mut signals: Signals,
+    admin: Option<TcpListener>,
+    reload: Reload,
+    ready: impl FnOnce(),
+) {
     if let Some(listener) = admin.and_then(|socket| tokio::net::TcpListener::from_std(socket).ok()) {
         let mut watch = house.drain.watch();
         let stop = async move { watch.reached(Phase::Killed).await };
@@ -127,7 +127,11 @@ fn reopen(house: &House) {
 }
 
 impl Signals {
-    fn new() -> std::io::Result<Self> {
+    /// Receives them from now on; those that come before somebody asks are kept. Needs a runtime.
+    ///
+    /// # Errors
+    /// When the system refuses a handler.
+    pub fn new() -> std::io::Result<Self> {
         Ok(Self {
             hang_up: signal(SignalKind::hangup())?,
             user1: signal(SignalKind::user_defined1())?,

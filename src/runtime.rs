@@ -54,12 +54,31 @@ where
     Ok(Workers { threads })
 }
 
-/// Runs `main` on the calling thread: the control world (admin, certificates, signals, health).
+/// The control world on the calling thread: admin, certificates, signals, health.
+#[derive(Debug)]
+pub struct Control(Runtime);
+
+impl Control {
+    /// A world in which nothing runs yet.
+    ///
+    /// # Errors
+    /// When the runtime cannot be made.
+    pub fn new() -> io::Result<Self> {
+        current_thread().map(Self)
+    }
+
+    /// Runs `main` to its end. What it leaves behind goes on with the next one.
+    pub fn run<F: Future>(&self, main: F) -> F::Output {
+        self.0.block_on(main)
+    }
+}
+
+/// Runs `main` on the calling thread, in a control world of its own.
 ///
 /// # Errors
 /// When the runtime cannot be made.
 pub fn control<F: Future>(main: F) -> io::Result<F::Output> {
-    Ok(current_thread()?.block_on(main))
+    Ok(Control::new()?.run(main))
 }
 
 impl Workers {

@@ -20,7 +20,7 @@ use crate::admin::Readiness;
 use crate::client::Peer;
 use crate::clock;
 use crate::config::Loaded;
-use crate::control;
+use crate::control::{self, Signals};
 use crate::drain::{Drain, DrainWatch, Phase};
 use crate::generation::{Generation, Listener};
 use crate::harden::Applied;
@@ -36,7 +36,7 @@ use crate::observe::metrics::{Kind, Outside};
 use crate::observe::{Arrival, Observe, Record, Seen, Tls};
 use crate::pipeline;
 use crate::refusal::{Reason, Refusal};
-use crate::runtime;
+use crate::runtime::{self, Control};
 use crate::site::Site;
 use crate::tls;
 use crate::upstream::Tunnel;
@@ -96,6 +96,9 @@ pub fn run(
 ) -> Result<(), StartError> {
     let diagnostics = Diagnostics::install(&generation.log).map_err(StartError::system("set up its log"))?;
     crate::rlimit::raise();
+    // Before a port is open: whoever sees one may send a signal, and the default of most is the end.
+    let control = Control::new().map_err(StartError::system("start its control thread"))?;
+    let signals = control.run(async { Signals::new() }).map_err(StartError::system("receive signals"))?;
     let workers = generation.workers;
     let mut sockets = bind(&generation, workers)?;
     let addresses: Vec<SocketAddr> =
@@ -130,14 +133,15 @@ pub fn run(
     })
     .map_err(StartError::system("start its threads"))?;
     let admin = admin.and_then(|mut sockets| sockets.pop());
-    let serving = control::run(&house, admin, reload, || {
+    let serving = control::run(&house, signals, admin, reload, || {
         for (address, listener) in addresses.iter().zip(&generation.listeners) {
             let scheme = if listener.store.is_some() { "https" } else { "http" };
             tracing::info!("listening on {scheme}://{address}");
         }
         ready(&addresses);
     });
-    runtime::control(serving).map_err(StartError::system("start its control thread"))?;
+    control.run(serving);
+    drop(control);
     running.join();
     if !house.observe.flush() {
         tracing::warn!("the access log could not be written to its end");

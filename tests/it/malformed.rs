@@ -83,8 +83,11 @@ fn cut() -> Request {
 
 #[test]
 fn nothing_malformed_becomes_two_messages_or_reaches_the_origin_dirty() {
-    let origin = Recorder::answering(recorder::OK);
-    let site = proxy().site(HOST, &origin).plain_serves().start();
+    let fresh = || {
+        let origin = Recorder::answering(recorder::OK);
+        (proxy().site(HOST, &origin).plain_serves().start(), origin)
+    };
+    let (mut site, mut origin) = fresh();
     let cases = corpus();
     assert!(cases.len() >= 50, "the corpus has {} cases", cases.len());
     let mut wrong = Vec::new();
@@ -92,6 +95,11 @@ fn nothing_malformed_becomes_two_messages_or_reaches_the_origin_dirty() {
         for fault in faults(case, site.wire(), &origin) {
             let note = if case.repaired { " (repaired by hyper)" } else { "" };
             wrong.push(format!("{}{note} [{}]: {fault}", case.name, case.why));
+        }
+        if case.cut {
+            // What was cut off may reach the origin after the client's answer: it must not be taken for
+            // a part of the next case.
+            (site, origin) = fresh();
         }
     }
     assert!(wrong.is_empty(), "{} faults:\n  {}", wrong.len(), wrong.join("\n  "));
