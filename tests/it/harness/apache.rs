@@ -3,10 +3,13 @@
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
 
+use super::curl::{Ask, Over};
 use super::ports::Port;
-use super::test_file;
+use super::{test_file, within};
 
 /// The running Apache.
 #[derive(Debug)]
@@ -46,8 +49,18 @@ impl Apache {
     }
 
     /// The lines of Apache's own access log that contain `marker`: how often the origin really saw it.
+    #[track_caller]
     pub(crate) fn saw(&self, marker: &str) -> usize {
-        let log = std::fs::read_to_string(self.root.join("logs/access.log")).unwrap_or_default();
-        log.lines().filter(|line| line.contains(marker)).count()
+        static TURN: AtomicUsize = AtomicUsize::new(0);
+        // Apache writes a line after it has answered: whatever came before this request is written once
+        // this one is.
+        let last = format!("/?seen-{}-", TURN.fetch_add(1, Ordering::Relaxed));
+        Ask::url(&format!("{}{last}", self.url), Over::Plain).send();
+        let counted = within(Duration::from_secs(5), || {
+            let log = std::fs::read_to_string(self.root.join("logs/access.log")).unwrap_or_default();
+            let count = log.lines().filter(|line| line.contains(marker)).count();
+            log.contains(&last).then_some(count)
+        });
+        counted.expect("Apache writes its access log")
     }
 }

@@ -362,10 +362,14 @@ impl Drop for Ravelin {
             let _ = self.child.wait();
         }
         if std::thread::panicking() {
-            let all = self.stderr();
-            let lines: Vec<&str> = all.lines().collect();
-            let last = lines.get(lines.len().saturating_sub(30)..).unwrap_or_default();
-            eprintln!("--- what ravelin said last ---\n{}", last.join("\n"));
+            eprintln!("--- what ravelin said last ---\n{}", last(&self.stderr(), 30));
+            eprintln!("--- what it logged last ---\n{}", last(&self.stdout(), 5));
         }
     }
+}
+
+/// The last `count` lines.
+fn last(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines.get(lines.len().saturating_sub(count)..).unwrap_or_default().join("\n")
 }
