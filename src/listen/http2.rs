@@ -17,7 +17,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
@@ -179,10 +179,10 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
             tokio::spawn(task);
             return;
         };
-        let (start, patience) = (self.pulse.start(), self.patience);
+        let (pulse, patience) = (Arc::clone(&self.pulse), self.patience);
         let tally = Arc::clone(&self.tally);
         tokio::spawn(async move {
-            if !run(task, &stream, start, patience).await {
+            if !run(task, &stream, &pulse, patience).await {
                 tally.event(Event::StreamStalled);
             } else if let Some(rest) = stream.rest() {
                 let _ = timeout(READ_ON_TIME, read_on(rest)).await;
@@ -206,13 +206,14 @@ async fn read_on(mut rest: Incoming) {
 ///
 /// The first poll finds the stream closed to the road: h2 hands over requests that were reset already,
 /// and hyper looks for the reset only after it has polled the service. So a request that was taken back
-/// before we saw it does not reach the origin.
-async fn run(task: impl Future<Output = ()>, stream: &Stream, start: Instant, patience: Duration) -> bool {
+/// before we saw it does not reach the origin. Nor does any that a fickle client still asks for.
+async fn run(task: impl Future<Output = ()>, stream: &Stream, pulse: &Pulse, patience: Duration) -> bool {
     let mut task = pin!(task);
     let mut alarm = pin!(None);
-    if poll_fn(|cx| Poll::Ready(task.as_mut().poll(cx))).await.is_ready() {
+    if poll_fn(|cx| Poll::Ready(task.as_mut().poll(cx))).await.is_ready() || pulse.is_fickle() {
         return true;
     }
+    let start = pulse.start();
     stream.open();
     poll_fn(|cx| {
         if task.as_mut().poll(cx).is_ready() {

@@ -213,6 +213,13 @@ impl Pulse {
         if let Some(blocked) = self.blocked.get(self.start) {
             return after(blocked, limits.write_idle, Some(Event::WriteStalled));
         }
+        // Whoever keeps asking in spite of the farewell is not waited for: the peer decides whether it heeds
+        // GOAWAY, and HTTP/2's graceful end waits for an answer to its PING that need not come.
+        if let Some(parting) = parting
+            && self.is_fickle()
+        {
+            return after(parting, NOD, None);
+        }
         if self.in_flight.load(Relaxed) > 0 {
             return None;
         }

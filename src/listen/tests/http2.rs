@@ -390,6 +390,33 @@ async fn patient_cancelling_ends_the_connection_too() {
 }
 
 #[tokio::test]
+async fn a_fickle_client_that_ignores_the_farewell_asks_for_nothing_more() {
+    let house = House::tls(limits::Policy { keep_alive: Duration::from_secs(10), ..quick() });
+    let io = house.connect_tls(&[b"h2"]).await;
+    let (mut read, mut write) = tokio::io::split(io);
+    // It takes what it is sent and answers nothing: neither GOAWAY nor the PING behind it are heeded.
+    let deaf = tokio::spawn(async move { tokio::io::copy(&mut read, &mut tokio::io::sink()).await });
+    let never = [b"\x82\x87\x04\x06/never\x41\x09localhost".as_slice()].concat();
+    let nag = async {
+        write.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await?;
+        write.write_all(&frame(SETTINGS, 0, 0, &[])).await?;
+        for round in 0..2000u32 {
+            let stream = 2 * round + 1;
+            write.write_all(&frame(HEADERS, 5, stream, &never)).await?;
+            write.flush().await?;
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            write.write_all(&frame(RST_STREAM, 0, stream, &8u32.to_be_bytes())).await?;
+        }
+        std::io::Result::Ok(())
+    };
+    let _ = soon(nag).await;
+    let _ = soon(deaf).await;
+    house.counted(Event::TooManyCancelled, 1).await;
+    assert!(asked(&house) <= 300, "{} reached the road", asked(&house));
+    house.deserted().await;
+}
+
+#[tokio::test]
 async fn a_head_list_beyond_every_limit_is_refused() {
     let house =
         House::tls(limits::Policy { header_size: 8192, request_line: 8192, header_count: 10, ..quick() });
