@@ -151,7 +151,7 @@ impl Record {
         let trace = Traceparent::following(parent.as_ref(), || seen.draw());
         let header = |name| head.get(name).map(http::HeaderValue::as_bytes);
         let uri = head.uri();
-        let host = uri.authority().map(|a| without_user(a.as_str()).as_bytes()).or_else(|| header(&HOST));
+        let host = uri.authority().map(|a| a.as_str().as_bytes()).or_else(|| header(&HOST)).map(without_user);
         Box::new(Self {
             id,
             trace,
@@ -329,6 +329,6 @@ fn sole<'a>(head: &Head<'a>, name: &HeaderName) -> Option<&'a [u8]> {
 }
 
 /// An authority without `user:password@` (RFC 3986 section 3.2.1).
-fn without_user(authority: &str) -> &str {
-    authority.rsplit_once('@').map_or(authority, |(_, host)| host)
+fn without_user(authority: &[u8]) -> &[u8] {
+    authority.rsplit(|byte| *byte == b'@').next().unwrap_or_default()
 }

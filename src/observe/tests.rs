@@ -370,3 +370,12 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_password_in_front_of_a_host_is_not_kept() {
+    for (uri, host) in [("http://user:s3cret@a.test/", "a.test"), ("/", "user:s3cret@a.test")] {
+        let line = json(|observe| drop(begin(observe, &request(uri, &[("host", host.as_bytes())]))));
+        assert_eq!(line["host"], "a.test", "{line}");
+        assert!(!line.to_string().contains("s3cret"), "{line}");
+    }
+}

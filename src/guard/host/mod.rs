@@ -91,7 +91,9 @@ pub fn authority<'a>(head: &Head<'a>, target: &Target<'a>) -> Result<Authority<'
 }
 
 fn parse(bytes: &[u8]) -> Result<Authority<'_>, Refusal> {
-    let fault = |fault: &str| bad(format!("`{}`: {fault}", excerpt(bytes)));
+    // The detail goes to the log: whoever writes `user:password@host` does not find the password there.
+    let shown = || bytes.rsplit(|byte| *byte == b'@').next().unwrap_or_default();
+    let fault = |fault: &str| bad(format!("`{}`: {fault}", excerpt(shown())));
     let text = str::from_utf8(bytes).map_err(|_| fault("not ASCII"))?;
     Authority::parse(text).map_err(|why| fault(&why.to_string()))
 }
@@ -218,6 +220,17 @@ mod tests {
         let head = Head::new(&parts);
         let refusal = authority(&head, &target::read(&head).unwrap()).unwrap_err();
         assert!(refusal.detail.is_ascii(), "{}", refusal.detail);
+    }
+
+    #[test]
+    fn a_password_in_front_of_a_host_is_not_shown() {
+        for (target, host) in [("http://user:s3cret@a.test/", "a.test"), ("/", "user:s3cret@a.test")] {
+            let parts = testing::head("GET", target, Version::HTTP_11, &[("host", host)]);
+            let head = Head::new(&parts);
+            let refusal = authority(&head, &target::read(&head).unwrap()).unwrap_err();
+            assert!(!refusal.detail.contains("s3cret"), "{}", refusal.detail);
+            assert!(refusal.detail.contains("`a.test`"), "{}", refusal.detail);
+        }
     }
 
     #[test]
