@@ -17,7 +17,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use http::{HeaderName, HeaderValue, Method, Request, Response};
+use http::{HeaderName, HeaderValue, Method, Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
@@ -316,6 +316,7 @@ impl Errand<'_, '_> {
             body: Body::client(upload, meter, record.receiving()),
             websocket,
             first_byte: rules.first_byte,
+            many_streams: head.version() == Version::HTTP_2,
         })
     }
 }

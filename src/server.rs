@@ -269,13 +269,14 @@ impl House {
         if old.workers != generation.workers || old.admin != generation.admin {
             tracing::warn!("`limits.workers` and `admin.listen` take effect at the next start");
         }
-        self.observe
-            .apply(&generation.log)
-            .map_err(|error| format!("the access log cannot be opened: {error}"))?;
         generation.register(&self.observe);
         let generation = Arc::new(generation);
         let fresh = generation.listeners.iter().map(|listener| terms_of(&self.tls, &generation, listener));
         let fresh: Vec<Terms> = fresh.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
+        // The last step that can fail: from here on everything is swapped.
+        self.observe
+            .apply(&generation.log)
+            .map_err(|error| format!("the access log cannot be opened: {error}"))?;
         for (slot, terms) in self.terms.iter().zip(fresh) {
             slot.store(Arc::new(terms));
         }
@@ -352,7 +353,7 @@ impl Worker {
             let _live = live;
             let joined = async {
                 match client.await {
-                    Ok(client) => tunnel.join(client).await.map(|_| ()),
+                    Ok(client) => tunnel.join(client).await,
                     Err(error) => Err(io::Error::other(error)),
                 }
             };

@@ -17,7 +17,7 @@ use crate::http1::framing::Framing;
 
 /// How much is read at once when little is expected, and when much is.
 const SMALL: usize = 16 * 1024;
-const BULK: usize = 128 * 1024;
+pub(super) const BULK: usize = 128 * 1024;
 /// Where the data starts in a large buffer. Large blocks begin at a page boundary, and copying from
 /// there to a few bytes behind another page boundary (a TLS record behind its header) falls to a
 /// fraction of the speed on some processors, because the addresses alias.
@@ -32,6 +32,8 @@ pub struct OriginBody {
     next: Option<Bytes>,
     flow: Option<Box<Flow>>,
     bulk: bool,
+    /// The most that is read at once.
+    piece: usize,
 }
 
 enum Coding {
@@ -105,7 +107,7 @@ impl Flow {
 impl OriginBody {
     /// The body that follows a head: `buffer` holds what of it came with the head.
     #[must_use]
-    pub(super) fn new(framing: Framing, buffer: BytesMut, flow: Flow) -> Self {
+    pub(super) fn new(framing: Framing, buffer: BytesMut, flow: Flow, piece: usize) -> Self {
         let coding = match framing {
             Framing::Empty | Framing::Length(0) => Coding::Done,
             Framing::Length(left) => Coding::Length(left),
@@ -113,7 +115,7 @@ impl OriginBody {
             Framing::UntilClose => Coding::UntilClose,
         };
         let bulk = matches!(framing, Framing::Length(length) if length > 4 * SMALL as u64);
-        let mut body = Self { coding, buffer, next: None, flow: Some(Box::new(flow)), bulk };
+        let mut body = Self { coding, buffer, next: None, flow: Some(Box::new(flow)), bulk, piece };
         if matches!(body.coding, Coding::Done) {
             body.end();
         }
@@ -206,7 +208,7 @@ impl OriginBody {
 
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(flow) = &mut self.flow else { return Poll::Ready(Err(truncated())) };
-        let want = if self.bulk { BULK } else { SMALL };
+        let want = if self.bulk { self.piece } else { SMALL };
         let read = ready!(flow.poll_read(cx, &mut self.buffer, want))?;
         if read == 0 {
             if !matches!(self.coding, Coding::UntilClose) {

@@ -11,7 +11,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, UPGRADE};
 use http::{HeaderValue, Method, StatusCode};
 
 use super::balance::{Member, Seat, Tried, choose};
-use super::body::{Flow, OriginBody};
+use super::body::{BULK, Flow, OriginBody};
 use super::connect::connect;
 use super::error::{Facts, Kind, Retry, UpstreamError};
 use super::exchange::{Exchange, Expect};
@@ -26,6 +26,10 @@ use crate::fields::Fields;
 use crate::http1::framing::{Framing, RequestFraming};
 use crate::http1::response::ResponseHead;
 use crate::reply::Reply;
+
+/// The most of an answer that is read at once if its client's connection carries many. Measured: 100 streams
+/// with closed windows held 23 MB with pieces of 128 KiB.
+const SHARED: usize = 32 * 1024;
 
 /// How long before the origin's announced time-out a connection is no longer used.
 const MARGIN: Duration = Duration::from_secs(1);
@@ -70,6 +74,9 @@ pub struct Call {
     pub websocket: bool,
     /// How long the whole response head may take.
     pub first_byte: Duration,
+    /// Whether the client's connection carries many answers at once (HTTP/2): each is then read in small
+    /// pieces, because each may be held back by its own window.
+    pub many_streams: bool,
 }
 
 /// What the origin said.
@@ -122,6 +129,7 @@ impl Upstream {
             upload: Upload::new(call.head.freeze(), call.body, call.framing),
             to_head: call.method == Method::HEAD,
             thorough: !repeatable,
+            piece: if call.many_streams { SHARED } else { BULK },
         };
         let mut tried = Tried::default();
         let mut facts = Facts::default();
@@ -254,7 +262,7 @@ impl Upstream {
         let keep = if framing == Framing::UntilClose { Duration::ZERO } else { keep };
         let idle = self.limits.body_idle.max(order.expect.first_byte);
         let flow = Flow::new(stream, order.upload, seat, keep, idle);
-        let body = Body::origin(OriginBody::new(framing, buffer, flow));
+        let body = Body::origin(OriginBody::new(framing, buffer, flow, order.piece));
         Answer { reply: reply(head, body), tunnel: None, facts }
     }
 
@@ -276,6 +284,7 @@ struct Order {
     upload: Upload,
     to_head: bool,
     thorough: bool,
+    piece: usize,
 }
 
 fn reply(head: ResponseHead, body: Body) -> Reply {

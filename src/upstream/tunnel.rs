@@ -1,15 +1,20 @@
 //! After `101 Switching Protocols`: the raw connection, for the bytes of another protocol.
 
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use hyper::upgrade::Upgraded;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf, copy, split};
+use tokio::time::timeout;
 
 use super::balance::Seat;
 use super::stream::Stream;
+
+/// How long one direction may go on when the other has ended.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// A connection that has left HTTP. It counts as a request under way until it is dropped.
 #[derive(Debug)]
@@ -25,11 +30,26 @@ impl Tunnel {
         Self { early, stream, _seat: seat }
     }
 
-    /// Copies both ways until both sides have ended; answers the bytes from the client and from the
-    /// origin.
-    pub async fn join(mut self, client: Upgraded) -> io::Result<(u64, u64)> {
-        copy_bidirectional(&mut Client(client), &mut self).await
+    /// Copies both ways until both sides have ended. Once one side has, the other has ten seconds to
+    /// say its last words: an origin that ignores the end must not hold both connections for ever.
+    pub async fn join(self, client: Upgraded) -> io::Result<()> {
+        let (mut from_client, mut to_client) = split(Client(client));
+        let (mut from_origin, mut to_origin) = split(self);
+        let mut up = pin!(forward(&mut from_client, &mut to_origin));
+        let mut down = pin!(forward(&mut from_origin, &mut to_client));
+        let ended = tokio::select! {
+            ended = &mut up => ended.map(|()| true),
+            ended = &mut down => ended.map(|()| false),
+        };
+        let last_words = async { if ended? { down.await } else { up.await } };
+        timeout(LAST_WORDS, last_words).await.unwrap_or(Ok(()))
     }
+}
+
+/// One direction, to its end.
+async fn forward(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+    copy(from, to).await?;
+    to.shutdown().await
 }
 
 impl AsyncRead for Tunnel {

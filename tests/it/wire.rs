@@ -198,6 +198,31 @@ fn websocket_passes_where_a_path_allows_it() {
     }
 }
 
+/// An origin that ignores the end of its client must not keep both connections for ever.
+#[test]
+fn a_tunnel_ends_soon_after_its_client() {
+    let (gone, when) = std::sync::mpsc::channel();
+    let gone = std::sync::Mutex::new(gone);
+    let origin = Recorder::scripted(move |_, _, socket| {
+        let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                    Sec-WebSocket-Accept: s3pPLBmiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+        let _ = socket.write_all(head.as_bytes());
+        // Deaf to the end of the client: reads to it, and stays. A reset is what ends this.
+        let mut buffer = [0; 1024];
+        while let Ok(1..) = socket.read(&mut buffer) {}
+        while socket.write_all(b"still here").is_ok() {
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        let _ = gone.lock().unwrap().send(());
+        Next::Close
+    });
+    let site = proxy().site(HOST, &origin).with("websocket = true").plain_serves().start();
+    let mut wire = site.wire();
+    wire.say(&handshake("/")).head().status(101);
+    drop(wire);
+    when.recv_timeout(Duration::from_secs(20)).expect("the origin's connection is closed");
+}
+
 #[test]
 fn websocket_is_refused_elsewhere() {
     let origin = websocket_echo();

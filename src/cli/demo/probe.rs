@@ -136,6 +136,7 @@ impl Door {
             body: Body::empty(),
             websocket: false,
             first_byte: PATIENCE,
+            many_streams: false,
         };
         let reply = self.upstream.send(0, call).await.map_err(|error| failed(&error))?.reply;
         let body = text(reply.body).await.map_err(|error| failed(&error))?;

@@ -117,7 +117,7 @@ fn call(method: Method, framing: RequestFraming, body: Body) -> Call {
         RequestFraming::Chunked => "transfer-encoding: chunked\r\n".to_owned(),
     };
     let head = BytesMut::from(format!("{method} / HTTP/1.1\r\nhost: a.test\r\n{line}\r\n").as_str());
-    Call { method, head, framing, body, websocket: false, first_byte: LONG }
+    Call { method, head, framing, body, websocket: false, first_byte: LONG, many_streams: false }
 }
 
 fn get() -> Call {
