@@ -145,11 +145,15 @@ pub fn decide<'g, 'r>(
     gate(witness, rules.modes.method, || method::check(&rules.methods, head.method()))?;
     witness.passed(Step::Method, || head.method().to_string());
     gate(witness, rules.modes.headers, || headers::check(&rules.headers, &head))?;
-    let upgrade = upgrade::check(&rules.upgrade, &head)?;
+    let upgrade = match upgrade::check(&rules.upgrade, &head) {
+        Ok(upgrade) => upgrade,
+        // Only reported, or not looked at: the handshake goes on as it came.
+        Err(refusal) => gate(witness, rules.modes.upgrade, || Err(refusal)).map(|()| Upgrade::WebSocket)?,
+    };
     witness.passed(Step::Headers, || format!("{} fields", head.len()));
 
     // 4 · What does it carry? What comes without a length is counted while it streams.
-    size::check(&rules.size, &head)?;
+    gate(witness, rules.modes.size, || size::check(&rules.size, &head))?;
     witness.passed(Step::Size, || format!("at most {} bytes", rules.size.body_size));
     Ok(Decision::Forward(Errand { site, route, client, authority, path, verbatim, target, upgrade }))
 }
@@ -308,7 +312,8 @@ impl Errand<'_, '_> {
             framing,
         };
         let written = rewrite::head(&head, &onward)?;
-        let meter = Meter::new(generation.pace, rules.size.body_size);
+        let limit = if rules.modes.size == Mode::Enforce { rules.size.body_size } else { u64::MAX };
+        let meter = Meter::new(generation.pace, limit);
         Ok(Call {
             method: head.method().clone(),
             head: written,

@@ -23,13 +23,14 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
         Ok(loaded) => loaded,
         Err(message) => return super::complain(&message),
     };
-    print!("{}", loaded.complaints);
+    say_on!("{}", loaded.complaints);
     let errors = loaded.complaints.iter().filter(|c| c.severity == Severity::Error).count();
     let warnings = loaded.complaints.iter().count() - errors;
-    match &loaded.generation {
-        Some(generation) => println!("{} ({})", summary(generation), plural(warnings, "warning")),
-        None => println!("not usable: {}, {}", plural(errors, "error"), plural(warnings, "warning")),
-    }
+    let said = match &loaded.generation {
+        Some(generation) => format!("{} ({})", summary(generation), plural(warnings, "warning")),
+        None => format!("not usable: {}, {}", plural(errors, "error"), plural(warnings, "warning")),
+    };
+    say!("{said}");
     let bad = loaded.generation.is_none() || (arguments.strict && warnings > 0);
     if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

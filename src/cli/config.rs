@@ -22,8 +22,8 @@ enum Text {
 
 pub(super) fn main(arguments: &Arguments) -> ExitCode {
     match arguments.text {
-        Text::Default => print!("{}", reference::default_file()),
-        Text::Refusals => print!("{}", reference::refusals()),
+        Text::Default => say_on!("{}", reference::default_file()),
+        Text::Refusals => say_on!("{}", reference::refusals()),
     }
     ExitCode::SUCCESS
 }

@@ -80,7 +80,7 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     let once = arguments.once;
     let (report, outcome) = mpsc::channel();
     let ready = move || {
-        println!("{greeting}");
+        say!("{greeting}");
         thread::spawn(move || {
             let shown = show(&doors);
             let ends = once || shown.is_err();
@@ -90,7 +90,7 @@ fn run(arguments: &Arguments) -> Result<(), String> {
                 // As if somebody had typed Ctrl-C.
                 let _ = kill_process(getpid(), Signal::INT);
             } else {
-                println!("{waits}; Ctrl-C ends it.");
+                say!("{waits}; Ctrl-C ends it.");
             }
         });
     };
@@ -103,8 +103,8 @@ fn run(arguments: &Arguments) -> Result<(), String> {
 /// Measures both sides and prints the comparison.
 fn show(doors: &Doors) -> Result<(), String> {
     let measured = runtime::control(probe::measure(doors)).map_err(|error| error.to_string())??;
-    print!("{}", table::render(&compare::sections(&measured), Style::of_stdout()));
-    println!("\n{}\n", compare::NOTES);
+    say_on!("{}", table::render(&compare::sections(&measured), Style::of_stdout()));
+    say!("\n{}\n", compare::NOTES);
     Ok(())
 }
 

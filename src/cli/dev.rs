@@ -59,7 +59,7 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<(), String> {
     let Some(to) = arguments.to.as_ref().filter(|_| !arguments.how_to_trust) else {
-        print!("{}", trust_instructions(&root_file()?));
+        say_on!("{}", trust_instructions(&root_file()?));
         return Ok(());
     };
     let local = Local {
@@ -79,7 +79,7 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     let generation = loaded.generation.ok_or("nothing was started")?;
     let greeting = greeting(to, &local, &root_file()?);
     let reload = Box::new(move || Ok(load()));
-    server::run(generation, reload, |_| println!("{greeting}")).map_err(|error| local.explain(&error))
+    server::run(generation, reload, |_| say!("{greeting}")).map_err(|error| local.explain(&error))
 }
 
 /// The root that browsers are to trust; it is made if there is none.

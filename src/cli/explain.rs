@@ -125,7 +125,7 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
         Ok(peer) => peer,
         Err(message) => return super::complain(&message),
     };
-    print!("{}", tell(&generation, &peer, request));
+    say_on!("{}", tell(&generation, &peer, request));
     ExitCode::SUCCESS
 }
 

@@ -43,27 +43,52 @@ pub(super) struct Flags {
     pub(super) host: Vec<String>,
 
     /// The preset: `typo3` or `none`.
-    #[arg(long, env = "RAVELIN_PRESET", value_name = "NAME", default_value = "typo3")]
+    #[arg(
+        long,
+        env = "RAVELIN_PRESET",
+        value_name = "NAME",
+        default_value = "typo3",
+        conflicts_with = "config"
+    )]
     pub(super) preset: String,
 
     /// The preset's level: `safe` cannot break a working site, `strict` goes further.
-    #[arg(long, env = "RAVELIN_LEVEL", value_name = "LEVEL", default_value = "safe")]
+    #[arg(
+        long,
+        env = "RAVELIN_LEVEL",
+        value_name = "LEVEL",
+        default_value = "safe",
+        conflicts_with = "config"
+    )]
     pub(super) level: String,
 
     /// Proxies whose X-Forwarded-For is believed, as address ranges.
-    #[arg(long, env = "RAVELIN_TRUSTED_PROXIES", value_name = "CIDR", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "RAVELIN_TRUSTED_PROXIES",
+        value_name = "CIDR",
+        value_delimiter = ',',
+        conflicts_with = "config"
+    )]
     pub(super) trusted_proxies: Vec<String>,
 
-    /// Where metrics and readiness are served, for example `127.0.0.1:9145`; off if not given.
+    /// Where metrics and readiness are served, for example `127.0.0.1:9145`; off if not given. A file says
+    /// it with `[admin]`; the variable may stand beside a file, because `ravelin health` reads it too.
     #[arg(long, env = "RAVELIN_ADMIN", value_name = "ADDRESS")]
     pub(super) admin: Option<String>,
 
     /// The access log's form: `json`, `combined` or `off`.
-    #[arg(long, env = "RAVELIN_ACCESS_LOG", value_name = "FORM", default_value = "json")]
+    #[arg(
+        long,
+        env = "RAVELIN_ACCESS_LOG",
+        value_name = "FORM",
+        default_value = "json",
+        conflicts_with = "config"
+    )]
     pub(super) access_log: String,
 
     /// Only watch: every rule reports what it would refuse, and refuses nothing.
-    #[arg(long, env = "RAVELIN_DRY_RUN")]
+    #[arg(long, env = "RAVELIN_DRY_RUN", conflicts_with = "config")]
     pub(super) dry_run: bool,
 }
 
@@ -71,6 +96,20 @@ impl Flags {
     /// Whether the flags say enough to stand for a file.
     pub(super) fn given(&self) -> bool {
         !self.listen.is_empty() || !self.upstream.is_empty()
+    }
+
+    /// The first flag that only means something without a file.
+    pub(super) fn stray(&self) -> Option<&'static str> {
+        [
+            (self.dry_run, "--dry-run"),
+            (self.admin.is_some(), "--admin"),
+            (!self.trusted_proxies.is_empty(), "--trusted-proxies"),
+            (!self.cert.is_empty(), "--cert"),
+            (!self.key.is_empty(), "--key"),
+            (!self.host.is_empty(), "--host"),
+        ]
+        .into_iter()
+        .find_map(|(given, name)| given.then_some(name))
     }
 
     /// The configuration file that these flags stand for.

@@ -45,7 +45,7 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
     };
     match ask(reachable(admin), deadline) {
         Ok(answer) if answer.status == 200 => {
-            println!("ready");
+            say!("ready");
             ExitCode::SUCCESS
         }
         Ok(answer) => fail(&format!("not ready: {}", answer.sentence())),

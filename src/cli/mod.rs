@@ -4,6 +4,22 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+/// A line on standard output. A reader that went away (`ravelin explain … | head`) is no fault of ours.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+
+/// The same without the end of the line.
+macro_rules! say_on {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = write!(std::io::stdout(), $($text)*);
+    }};
+}
+
 mod check;
 mod config;
 mod demo;

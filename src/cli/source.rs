@@ -31,6 +31,12 @@ impl Source {
         if self.flags.given() {
             return Ok(config::load_text("command line", self.flags.to_toml(), PathBuf::new()));
         }
+        if let Some(flag) = self.flags.stray() {
+            return Err(format!(
+                "{flag} goes with --listen and --upstream; in a configuration file, write its key instead\n  \
+                 (for --dry-run: `[rules]` with `mode = \"report\"`)"
+            ));
+        }
         match USUAL.iter().map(PathBuf::from).find(|path| path.exists()) {
             Some(path) => Ok(config::load_file(&path)),
             None => Err(format!(

@@ -33,6 +33,11 @@ impl Raw {
         }
         let preset = section.get::<String>(reading, "preset");
         let level = section.get::<Text<Level>>(reading, "level").map(|l| l.value.0).unwrap_or_default();
+        if preset.is_none() {
+            let hint = "write `preset = \"typo3\"`, or `preset = \"none\"` if you mean it".to_owned();
+            let message = "this `[[site]]` has no `preset`: no security header is sent that you do not write";
+            reading.complaints.warning(Some(&place), message, Some(hint));
+        }
         let name = preset.as_ref().map_or("none", |p| p.value.as_str());
         let preset = layer::preset(name, level, preset.as_ref().map(|p| &p.place), reading);
         let upstream = upstream::settings::Raw::read(&mut section, reading);

@@ -12,6 +12,8 @@ pub struct Raw {
     method: Written,
     path: Written,
     headers: Written,
+    upgrade: Written,
+    size: Written,
     host: Written,
 }
 
@@ -26,6 +28,10 @@ pub struct Modes {
     pub path: Mode,
     /// Request fields that no honest client sends.
     pub headers: Mode,
+    /// WebSocket where no path allows it.
+    pub upgrade: Mode,
+    /// Bodies beyond their limit.
+    pub size: Mode,
     /// Hosts that belong to no site. Read from the top of the file, since no site is known yet.
     pub host: Mode,
 }
@@ -39,6 +45,8 @@ impl Raw {
             method: rules.get(reading, "method"),
             path: rules.get(reading, "path"),
             headers: rules.get(reading, "headers"),
+            upgrade: rules.get(reading, "upgrade"),
+            size: rules.get(reading, "size"),
             host: rules.get(reading, "host"),
         };
         rules.finish(reading);
@@ -63,6 +71,8 @@ impl Raw {
             method: lay(self.method, specific.method),
             path: lay(self.path, specific.path),
             headers: lay(self.headers, specific.headers),
+            upgrade: lay(self.upgrade, specific.upgrade),
+            size: lay(self.size, specific.size),
             host: lay(self.host, specific.host),
             every: specific.every.or(self.every),
         }
@@ -89,6 +99,8 @@ impl Raw {
             method: word(self.method).unwrap_or(every),
             path: word(self.path).unwrap_or(every),
             headers: word(self.headers).unwrap_or(every),
+            upgrade: word(self.upgrade).unwrap_or(every),
+            size: word(self.size).unwrap_or(every),
             host: word(self.host).unwrap_or(every),
         }
     }

@@ -269,7 +269,8 @@ impl Raw {
     }
 
     fn https(self, complaints: &mut Complaints) -> Service {
-        if self.certificates_place.is_none() {
+        let none = matches!(&self.certificates, Certificates::Files(files) if files.is_empty());
+        if self.certificates_place.is_none() || (none && !complaints.has_errors()) {
             complaints.error(
                 Some(&self.place),
                 "an https listener needs a certificate",

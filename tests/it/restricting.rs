@@ -442,6 +442,27 @@ fn a_rule_in_report_mode_changes_nothing_but_says_so() {
 }
 
 #[test]
+fn the_dry_run_lets_large_bodies_and_websockets_through_too() {
+    let rules = "body_size = \"16 B\"\n[site.rules]\nmode = \"report\"";
+    let site = proxy().site(HOST, apache()).with(rules).start();
+    site.ask("/echo?dry-size").method("POST").body(&"x".repeat(4000)).send().status(200);
+    let line = site.logged("dry-size");
+    assert!(line[crate::harness::names::field::WOULD_BLOCK].to_string().contains("body-too-large"), "{line}");
+    let upgrade = site
+        .ask_over(crate::harness::curl::Over::H1, "/echo?dry-ws")
+        .header("Connection", "Upgrade")
+        .header("Upgrade", "websocket");
+    let upgrade =
+        upgrade.header("Sec-WebSocket-Version", "13").header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
+    upgrade.send().status(200);
+    let line = site.logged("dry-ws");
+    assert!(
+        line[crate::harness::names::field::WOULD_BLOCK].to_string().contains("upgrade-not-allowed"),
+        "{line}"
+    );
+}
+
+#[test]
 fn a_refusal_speaks_the_clients_language_and_is_accessible() {
     let site = site();
     let page = site.ask("/").method("PUT").header("Accept", "text/html,*/*;q=0.8").send();
