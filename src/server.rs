@@ -31,8 +31,8 @@ use crate::listen::socket::{self, BindError};
 use crate::listen::tally::{Event, Tally};
 use crate::listen::{Door, Terms, accept};
 use crate::live::Live;
-use crate::observe::diagnostics::Diagnostics;
 use crate::observe::metrics::{Kind, Outside};
+use crate::observe::{self, diagnostics::Diagnostics};
 use crate::observe::{Arrival, Observe, Record, Seen, Tls};
 use crate::pipeline;
 use crate::refusal::{Reason, Refusal};
@@ -78,6 +78,8 @@ pub struct Worker {
 pub enum StartError {
     /// An address could not be bound.
     Bind(BindError),
+    /// The access log's file could not be opened.
+    Log(String),
     /// Anything else that the system refused.
     System(&'static str, io::Error),
     /// No random numbers, or no usable cryptography.
@@ -106,7 +108,7 @@ pub fn run(
     let admin =
         generation.admin.map(|address| socket::bind(address, 1)).transpose().map_err(StartError::Bind)?;
     let observe = Observe::open(&generation.log, workers, clock::wall())
-        .map_err(StartError::system("open its access log"))?;
+        .map_err(|error| StartError::Log(log_failed(&generation, &error)))?;
     let tls = tls::Policy::new().map_err(StartError::Tls)?;
     generation.register(&observe);
     let generation = Arc::new(generation);
@@ -231,6 +233,17 @@ fn bind(generation: &Generation, workers: usize) -> Result<Vec<Vec<TcpListener>>
     generation.listeners.iter().map(bind).collect()
 }
 
+/// Which file could not be opened, and which key names it.
+fn log_failed(generation: &Generation, error: &io::Error) -> String {
+    let file = match &generation.log.file {
+        observe::settings::Place::File(path) => path.display().to_string(),
+        observe::settings::Place::Stdout => "standard output".to_owned(),
+    };
+    format!(
+        "cannot open the access log {file}: {error}\n  help: see `[log] file`; the folder must exist and be writable"
+    )
+}
+
 fn take<T: Default>(slot: &Mutex<T>) -> T {
     std::mem::take(&mut *slot.lock().unwrap_or_else(PoisonError::into_inner))
 }
@@ -274,9 +287,7 @@ impl House {
         let fresh = generation.listeners.iter().map(|listener| terms_of(&self.tls, &generation, listener));
         let fresh: Vec<Terms> = fresh.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
         // The last step that can fail: from here on everything is swapped.
-        self.observe
-            .apply(&generation.log)
-            .map_err(|error| format!("the access log cannot be opened: {error}"))?;
+        self.observe.apply(&generation.log).map_err(|error| log_failed(&generation, &error))?;
         for (slot, terms) in self.terms.iter().zip(fresh) {
             slot.store(Arc::new(terms));
         }
@@ -383,6 +394,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bind(error) => error.fmt(f),
+            Self::Log(message) => f.write_str(message),
             Self::System(what, error) => write!(f, "cannot {what}: {error}"),
             Self::Tls(error) => write!(f, "cannot set up TLS: {error}"),
         }
