@@ -98,6 +98,33 @@ impl Flags {
         !self.listen.is_empty() || !self.upstream.is_empty()
     }
 
+    /// The flag that is missing beside those that were given, as a sentence.
+    pub(super) fn missing(&self) -> Option<String> {
+        let https = self.listen.iter().find(|url| url.starts_with("https:"));
+        if self.listen.is_empty() {
+            return Some(
+                "--listen is missing: where are clients to connect? e.g. --listen http://0.0.0.0:8080"
+                    .to_owned(),
+            );
+        }
+        if self.upstream.is_empty() {
+            return Some(
+                "--upstream is missing: where is the web server? e.g. --upstream http://127.0.0.1:80"
+                    .to_owned(),
+            );
+        }
+        if let Some(url) = https.filter(|_| self.cert.is_empty()) {
+            return Some(format!("--cert and --key are missing: {url} needs a certificate"));
+        }
+        (self.cert.len() != self.key.len()).then(|| {
+            format!(
+                "--cert is given {} times and --key {} times: each certificate needs its key",
+                self.cert.len(),
+                self.key.len()
+            )
+        })
+    }
+
     /// The first flag that only means something without a file.
     pub(super) fn stray(&self) -> Option<&'static str> {
         [
@@ -201,6 +228,32 @@ mod tests {
         assert!(text.contains("certificates = [{ chain = \"chain.pem\", key = \"key.pem\" }]"), "{text}");
         assert!(text.contains("hosts = [\"*\"]"), "{text}");
         assert!(!text.contains("plain"), "a redirect needs no word: {text}");
+    }
+
+    #[test]
+    fn a_missing_flag_names_itself() {
+        let text = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let https = Flags {
+            listen: text(&["https://[::]:443"]),
+            upstream: text(&["http://a:80"]),
+            ..Flags::default()
+        };
+        assert!(https.missing().unwrap().starts_with("--cert and --key are missing: https://[::]:443"));
+        let half = Flags { cert: text(&["a", "b"]), key: text(&["a"]), ..https.clone() };
+        assert!(half.missing().unwrap().contains("--key 1 times"));
+        assert!(
+            Flags { listen: Vec::new(), ..https.clone() }
+                .missing()
+                .unwrap()
+                .starts_with("--listen is missing")
+        );
+        assert!(
+            Flags { upstream: Vec::new(), ..https.clone() }
+                .missing()
+                .unwrap()
+                .starts_with("--upstream is missing")
+        );
+        assert_eq!(Flags { listen: text(&["http://[::]:80"]), ..https }.missing(), None);
     }
 
     #[test]

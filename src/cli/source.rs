@@ -29,6 +29,9 @@ impl Source {
             return Ok(config::load_file(path));
         }
         if self.flags.given() {
+            if let Some(missing) = self.flags.missing() {
+                return Err(missing);
+            }
             return Ok(config::load_text("command line", self.flags.to_toml(), PathBuf::new()));
         }
         if let Some(flag) = self.flags.stray() {

@@ -27,7 +27,8 @@ impl Raw {
             .get::<Vec<Placed<Text<HostPattern>>>>(reading, "hosts")
             .map(|list| list.value.into_iter().map(|host| host.map(|text| text.0)).collect::<Vec<_>>())
             .unwrap_or_default();
-        if hosts.is_empty() && !reading.complaints.has_errors() {
+        // Hosts that could not be read have been complained about one by one.
+        if hosts.is_empty() && section.item("hosts").is_none_or(|written| written.elements().is_empty()) {
             let hint = Some("write `hosts = [\"www.example.org\"]`, or `[\"*\"]` for every host".to_owned());
             reading.complaints.error(Some(&place), "this `[[site]]` has no `hosts`", hint);
         }
