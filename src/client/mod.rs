@@ -6,8 +6,8 @@ pub mod key;
 
 use std::net::{IpAddr, SocketAddr};
 
+use http::HeaderName;
 use http::header::FORWARDED;
-use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
 use crate::config::complaint::Complaints;
@@ -147,10 +147,10 @@ pub fn identify(policy: &Policy, peer: &Peer, head: &Head<'_>) -> Client {
 fn walk(policy: &Policy, peer: IpAddr, head: &Head<'_>) -> IpAddr {
     let trusts = |addr| policy.trusts(addr);
     if head.get(&X_FORWARDED_FOR).is_some() {
-        let lines = head.all(&X_FORWARDED_FOR).map(HeaderValue::as_bytes).rev();
+        let lines = head.all(&X_FORWARDED_FOR).rev();
         return forwarded::walk(peer, lines.flat_map(forwarded::hops), trusts);
     }
-    let lines = head.all(&FORWARDED).map(HeaderValue::as_bytes).rev();
+    let lines = head.all(&FORWARDED).rev();
     let hops = lines.flat_map(forwarded::elements).map(forwarded::node);
     forwarded::walk(peer, hops, trusts)
 }
@@ -159,13 +159,12 @@ fn walk(policy: &Policy, peer: IpAddr, head: &Head<'_>) -> IpAddr {
 fn secure(head: &Head<'_>) -> bool {
     let https = |word: &[u8]| word.eq_ignore_ascii_case(b"https");
     if let Some(line) = head.all(&X_FORWARDED_PROTO).next_back() {
-        return https(forwarded::last(line.as_bytes()));
+        return https(forwarded::last(line));
     }
     if head.get(&X_FORWARDED_FOR).is_some() {
         return false;
     }
-    let element =
-        head.all(&FORWARDED).next_back().and_then(|line| forwarded::elements(line.as_bytes()).next());
+    let element = head.all(&FORWARDED).next_back().and_then(|line| forwarded::elements(line).next());
     element.and_then(|element| forwarded::parameter(element, b"proto")).is_some_and(https)
 }
 

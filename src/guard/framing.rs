@@ -136,11 +136,7 @@ fn version(version: Version) -> Result<(), Refusal> {
 
 fn request_line(policy: &Policy, head: &Head<'_>) -> Result<(), Refusal> {
     const REST: usize = "  HTTP/1.1".len();
-    let uri = head.uri();
-    let scheme = uri.scheme_str().map_or(0, |s| s.len() + "://".len());
-    let authority = uri.authority().map_or(0, |a| a.as_str().len());
-    let path = uri.path_and_query().map_or(0, |p| p.as_str().len());
-    let length = head.method().as_str().len() + scheme + authority + path + REST;
+    let length = head.method().as_str().len() + head.target().len() + REST;
     if length <= policy.request_line {
         return Ok(());
     }
@@ -156,7 +152,7 @@ fn fields(policy: &Policy, head: &Head<'_>) -> Result<(), Refusal> {
         let detail = format!("{} fields, the limit is {}", head.len(), policy.header_count);
         return Err(Refusal::new(Reason::TooManyHeaders, detail));
     }
-    let size: usize = head.iter().map(|(name, value)| name.as_str().len() + value.len() + AROUND).sum();
+    let size: usize = head.iter().map(|(name, value)| name.len() + value.len() + AROUND).sum();
     if size > policy.header_size {
         let detail = format!("{size} bytes of fields, the limit is {}", policy.header_size);
         return Err(Refusal::new(Reason::HeadersTooLarge, detail));
@@ -173,7 +169,7 @@ fn hosts(head: &Head<'_>) -> Result<(), Refusal> {
 
 /// RFC 9110 section 10.1.1: whatever else is expected cannot be met.
 fn expectation(head: &Head<'_>) -> Result<(), Refusal> {
-    match head.all(&EXPECT).find(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+    match head.all(&EXPECT).find(|value| !value.eq_ignore_ascii_case(b"100-continue")) {
         None => Ok(()),
         Some(value) => Err(Refusal::new(Reason::Expectation, shown("Expect", value))),
     }
@@ -197,7 +193,7 @@ fn transfer_encoding(head: &Head<'_>) -> Result<(), Refusal> {
     if lines.next().is_some() {
         return Err(bad("several Transfer-Encoding fields".to_owned()));
     }
-    if !value.as_bytes().eq_ignore_ascii_case(b"chunked") {
+    if !value.eq_ignore_ascii_case(b"chunked") {
         return Err(bad(shown("Transfer-Encoding", value)));
     }
     if head.version() != Version::HTTP_11 {
@@ -218,14 +214,14 @@ fn connection_specific(head: &Head<'_>) -> Result<(), Refusal> {
     if let Some(name) = never.into_iter().find(|name| head.get(name).is_some()) {
         return Err(bad(format!("`{name}` over HTTP/2")));
     }
-    match head.all(&TE).find(|value| !value.as_bytes().eq_ignore_ascii_case(b"trailers")) {
+    match head.all(&TE).find(|value| !value.eq_ignore_ascii_case(b"trailers")) {
         None => Ok(()),
         Some(value) => Err(bad(format!("{} over HTTP/2", shown("TE", value)))),
     }
 }
 
-fn shown(name: &str, value: &HeaderValue) -> String {
-    format!("`{name}: {}`", excerpt(value.as_bytes()))
+fn shown(name: &str, value: &[u8]) -> String {
+    format!("`{name}: {}`", excerpt(value))
 }
 
 fn bad(detail: String) -> Refusal {

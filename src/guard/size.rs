@@ -1,6 +1,5 @@
 //! Is the declared body within its limit? What comes without a declaration is counted by [`super::pace`].
 
-use http::HeaderValue;
 use http::header::CONTENT_LENGTH;
 
 use crate::config::complaint::{Complaints, Place};
@@ -67,8 +66,7 @@ pub(super) fn too_large(size: u64, limit: u64) -> Refusal {
 }
 
 /// The number that Content-Length says: digits only, no sign and no list.
-pub(super) fn declared(value: &HeaderValue) -> Option<u64> {
-    let digits = value.as_bytes();
+pub(super) fn declared(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
     }
@@ -100,7 +98,7 @@ mod tests {
 
     #[test]
     fn only_digits_declare_a_length() {
-        let declared = |text: &'static str| declared(&HeaderValue::from_static(text));
+        let declared = |text: &'static str| declared(text.as_bytes());
         assert_eq!(declared("0"), Some(0));
         assert_eq!(declared("18446744073709551615"), Some(u64::MAX));
         for text in ["", "18446744073709551616", "+1", "-1", "1 ", "1,1", "0x1", "1e3"] {

@@ -1,9 +1,9 @@
 //! Which form the request target has, and what it names (RFC 9112 section 3.2, RFC 9113 section 8.3.1).
 
-use http::{Method, Version, uri};
+use http::{Method, Version};
 
 use super::excerpt;
-use crate::head::Head;
+use crate::head::{Head, RawTarget};
 use crate::refusal::{Reason, Refusal};
 
 /// A request target in its parts, as received.
@@ -55,35 +55,31 @@ impl Scheme {
 
 /// Reads the target. Refuses what the method may not use, authority-form, and foreign schemes.
 pub fn read<'a>(head: &Head<'a>) -> Result<Target<'a>, Refusal> {
-    let uri = head.uri();
-    let Some(whole) = uri.path_and_query() else {
+    let RawTarget { scheme: written, authority, path, query } = head.target();
+    let Some(path) = path else {
         return Err(bad(format!("authority-form with {}", head.method())));
     };
-    check_bytes(whole)?;
-    let scheme = uri.scheme().map(scheme).transpose()?;
-    let target = Target {
-        path: whole.path(),
-        query: whole.query(),
-        authority: uri.authority().map(uri::Authority::as_str),
-        scheme,
-        form: form(head, whole)?,
-    };
-    Ok(target)
+    [path, query.unwrap_or_default()].into_iter().try_for_each(check_bytes)?;
+    let scheme = written.map(scheme).transpose()?;
+    let absolute = scheme.is_some() && head.version() != Version::HTTP_2;
+    // `http://a.test` names the root (RFC 9110 section 4.2.3).
+    let path = if absolute && path.is_empty() { "/" } else { path };
+    let form = form(head.method(), absolute, path, query)?;
+    Ok(Target { path, query, authority, scheme, form })
 }
 
-fn form(head: &Head<'_>, whole: &uri::PathAndQuery) -> Result<Form, Refusal> {
-    let absolute = head.uri().scheme().is_some() && head.version() != Version::HTTP_2;
-    match whole.as_str().as_bytes().first() {
+fn form(method: &Method, absolute: bool, path: &str, query: Option<&str>) -> Result<Form, Refusal> {
+    match path.as_bytes().first() {
         _ if absolute => Ok(Form::Absolute),
-        Some(b'*') if whole.as_str().len() == 1 && *head.method() == Method::OPTIONS => Ok(Form::Asterisk),
-        Some(b'*') => Err(bad(format!("`*` with {}", head.method()))),
+        Some(b'*') if path.len() == 1 && query.is_none() && *method == Method::OPTIONS => Ok(Form::Asterisk),
+        Some(b'*') => Err(bad(format!("`*` with {method}"))),
         Some(b'/') => Ok(Form::Origin),
-        _ => Err(bad(format!("the target is `{}`", excerpt(whole.as_str().as_bytes())))),
+        _ => Err(bad(format!("the target is `{}`", excerpt(path.as_bytes())))),
     }
 }
 
-fn scheme(scheme: &uri::Scheme) -> Result<Scheme, Refusal> {
-    match scheme.as_str() {
+fn scheme(written: &str) -> Result<Scheme, Refusal> {
+    match written {
         s if s.eq_ignore_ascii_case("https") => Ok(Scheme::Https),
         s if s.eq_ignore_ascii_case("http") => Ok(Scheme::Http),
         s => Err(bad(format!("the scheme is `{}`", excerpt(s.as_bytes())))),
@@ -92,8 +88,8 @@ fn scheme(scheme: &uri::Scheme) -> Result<Scheme, Refusal> {
 
 /// Neither can be there, since the parser in front refuses or cuts them; one pass makes sure that a change
 /// there never becomes a request line of the client's making here.
-fn check_bytes(whole: &uri::PathAndQuery) -> Result<(), Refusal> {
-    let bad_byte = whole.as_str().bytes().find(|b| *b <= b' ' || *b == 0x7f || *b == b'#');
+fn check_bytes(part: &str) -> Result<(), Refusal> {
+    let bad_byte = part.bytes().find(|b| *b <= b' ' || *b == 0x7f || *b == b'#');
     bad_byte.map_or(Ok(()), |byte| Err(bad(format!("byte 0x{byte:02x} in the target"))))
 }
 

@@ -77,13 +77,13 @@ fn asks_for_websocket(head: &Head<'_>) -> bool {
     let mut offers = head.all(&UPGRADE);
     let offer = offers.next().filter(|_| offers.next().is_none());
     head.version() == Version::HTTP_11
-        && offer.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+        && offer.is_some_and(|value| value.eq_ignore_ascii_case(b"websocket"))
         && lists(head, &CONNECTION, b"upgrade")
 }
 
 fn lists(head: &Head<'_>, name: &HeaderName, option: &[u8]) -> bool {
     head.all(name)
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .flat_map(|value| value.split(|byte| *byte == b','))
         .any(|item| item.trim_ascii().eq_ignore_ascii_case(option))
 }
 
@@ -97,7 +97,7 @@ fn opening(head: &Head<'_>) -> Result<(), String> {
     }
     let only = |name: &HeaderName| {
         let mut values = head.all(name);
-        values.next().filter(|_| values.next().is_none()).map_or(&b""[..], |value| value.as_bytes())
+        values.next().filter(|_| values.next().is_none()).unwrap_or_default()
     };
     match only(&SEC_WEBSOCKET_VERSION) {
         b"13" => {}

@@ -32,7 +32,8 @@ enum Form {
 /// The reply to a refused request. `reference` is the id that the log line carries too.
 pub fn refusal(refusal: &Refusal, reference: impl Display, head: &Head<'_>) -> Reply {
     let row = refusal.reason.row();
-    let accept = head.all(&ACCEPT).filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(",");
+    let accept =
+        head.all(&ACCEPT).filter_map(|value| str::from_utf8(value).ok()).collect::<Vec<_>>().join(",");
     let mut reply = page(row.status, row.public, reference, &accept);
     if let Some(allow) = &refusal.allow {
         reply.fields.push(ALLOW, allow.clone());

@@ -149,9 +149,8 @@ impl Record {
         let parent = sole(head, &TRACEPARENT).and_then(Parent::parse);
         let id = RequestId::new(arrival.wall, seen.draw());
         let trace = Traceparent::following(parent.as_ref(), || seen.draw());
-        let header = |name| head.get(name).map(http::HeaderValue::as_bytes);
-        let uri = head.uri();
-        let host = uri.authority().map(|a| a.as_str().as_bytes()).or_else(|| header(&HOST)).map(without_user);
+        let target = head.target();
+        let host = target.authority.map(str::as_bytes).or_else(|| head.get(&HOST)).map(without_user);
         Box::new(Self {
             id,
             trace,
@@ -165,9 +164,12 @@ impl Record {
             tls: arrival.tls.map(|t| (t.version, t.cipher, texts.keep_some(t.sni.map(str::as_bytes)))),
             method: texts.keep(head.method().as_str().as_bytes()),
             host: texts.keep_some(host),
-            target: texts.keep_target(uri.path().as_bytes(), uri.query().map(str::as_bytes)),
-            user_agent: texts.keep_some(header(&USER_AGENT)),
-            referer: header(&REFERER).map_or(Span::NONE, |v| texts.keep_with(|out| secrets::referer(v, out))),
+            target: texts
+                .keep_target(target.path.unwrap_or_default().as_bytes(), target.query.map(str::as_bytes)),
+            user_agent: texts.keep_some(head.get(&USER_AGENT)),
+            referer: head
+                .get(&REFERER)
+                .map_or(Span::NONE, |v| texts.keep_with(|out| secrets::referer(v, out))),
             generation: texts.keep(arrival.generation.as_bytes()),
             site_name: Span::NONE,
             area: "",
@@ -325,7 +327,7 @@ impl fmt::Debug for Record {
 fn sole<'a>(head: &Head<'a>, name: &HeaderName) -> Option<&'a [u8]> {
     let mut values = head.all(name);
     let first = values.next()?;
-    values.next().is_none().then(|| first.as_bytes())
+    values.next().is_none().then_some(first)
 }
 
 /// An authority without `user:password@` (RFC 3986 section 3.2.1).

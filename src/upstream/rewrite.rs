@@ -11,8 +11,8 @@ use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 
 use bytes::{BufMut, BytesMut};
+use http::Method;
 use http::header::{CONNECTION, COOKIE};
-use http::{HeaderName, Method};
 
 use super::names;
 use crate::guard::headers::UnderscoreHeaders;
@@ -23,7 +23,7 @@ use crate::refusal::{Reason, Refusal};
 
 /// More options than this in `Connection` are refused: each is compared with every field.
 const OPTIONS_MAX: usize = 32;
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+const TRACESTATE: &str = "tracestate";
 
 /// What is written instead of what the client claimed.
 #[derive(Clone, Copy, Debug)]
@@ -79,7 +79,7 @@ pub fn head(client: &Head<'_>, onward: &Onward<'_>) -> Result<BytesMut, Unclean>
     for (name, value) in client.iter() {
         match fate(name, onward, &options) {
             Fate::Drop => {}
-            Fate::Copy => line(&mut out, name.as_str(), value.as_bytes())?,
+            Fate::Copy => line(&mut out, name, value)?,
             Fate::Join if cookie_written => {}
             Fate::Join => {
                 cookie_written = true;
@@ -114,7 +114,7 @@ impl<'a> Options<'a> {
     fn of(client: &Head<'a>) -> Result<Self, Unclean> {
         let mut options = Self { named: [&[]; OPTIONS_MAX], count: 0 };
         for value in client.all(&CONNECTION) {
-            for token in tokens(value.as_bytes()) {
+            for token in tokens(value) {
                 if token.eq_ignore_ascii_case(b"keep-alive") || token.eq_ignore_ascii_case(b"close") {
                     continue;
                 }
@@ -128,9 +128,8 @@ impl<'a> Options<'a> {
         Ok(options)
     }
 
-    fn name(&self, name: &HeaderName) -> bool {
-        let name = name.as_str().as_bytes();
-        self.named.iter().take(self.count).any(|token| token.eq_ignore_ascii_case(name))
+    fn name(&self, name: &str) -> bool {
+        self.named.iter().take(self.count).any(|token| token.eq_ignore_ascii_case(name.as_bytes()))
     }
 }
 
@@ -154,12 +153,12 @@ impl From<Unclean> for Refusal {
     }
 }
 
-fn fate(name: &HeaderName, onward: &Onward<'_>, options: &Options<'_>) -> Fate {
-    if *name == COOKIE {
+fn fate(name: &str, onward: &Onward<'_>, options: &Options<'_>) -> Fate {
+    if name == COOKIE.as_str() {
         return if options.name(name) { Fate::Drop } else { Fate::Join };
     }
     let keep = onward.underscores == UnderscoreHeaders::Keep;
-    let drop = names::is_protected(name.as_str(), keep) || (*name == TRACESTATE && !onward.tracestate);
+    let drop = names::is_protected(name, keep) || (name == TRACESTATE && !onward.tracestate);
     if drop || options.name(name) { Fate::Drop } else { Fate::Copy }
 }
 
@@ -180,7 +179,7 @@ fn request_line(method: &Method, onward: &Onward<'_>, out: &mut BytesMut) -> Res
 /// origin must see one list.
 fn cookies(client: &Head<'_>, out: &mut BytesMut) -> Result<(), Unclean> {
     out.put_slice(b"cookie: ");
-    let mut values = client.all(&COOKIE).map(http::HeaderValue::as_bytes).filter(|v| !v.is_empty());
+    let mut values = client.all(&COOKIE).filter(|v| !v.is_empty());
     if let Some(first) = values.next() {
         text(out, first, "a field value")?;
     }
@@ -265,7 +264,7 @@ fn visible(out: &mut BytesMut, value: &str, part: &'static str) -> Result<(), Un
 /// Enough room that the buffer never grows.
 fn room(client: &Head<'_>, onward: &Onward<'_>) -> usize {
     const OWN: usize = 320;
-    let fields: usize = client.iter().map(|(n, v)| n.as_str().len() + v.len() + 4).sum();
+    let fields: usize = client.iter().map(|(n, v)| n.len() + v.len() + 4).sum();
     let target = onward.path.len() + onward.query.map_or(0, str::len);
     let ids = onward.request_id.len() + onward.traceparent.len();
     OWN + fields + target + ids + 2 * onward.host.len()
@@ -273,7 +272,7 @@ fn room(client: &Head<'_>, onward: &Onward<'_>) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderValue, Request};
+    use http::{HeaderName, HeaderValue, Request};
     use proptest::prelude::*;
 
     use super::*;

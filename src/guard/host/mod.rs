@@ -72,7 +72,7 @@ impl Policy {
 /// section 8.3.1), and over HTTP/1 Host must be there.
 pub fn authority<'a>(head: &Head<'a>, target: &Target<'a>) -> Result<Authority<'a>, Refusal> {
     let mut lines = head.all(&HOST);
-    let host = lines.next().map(|value| parse(value.as_bytes())).transpose()?;
+    let host = lines.next().map(parse).transpose()?;
     if lines.next().is_some() {
         return Err(bad("several Host fields"));
     }
