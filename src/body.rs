@@ -20,7 +20,7 @@ use crate::upstream::OriginBody;
 mod client;
 mod upload;
 
-pub use self::upload::{Rest, Upload};
+pub use self::upload::{Inflow, Rest, Upload};
 
 /// Bytes on their way.
 pub struct Body {
@@ -47,7 +47,7 @@ type Script = Box<dyn FnMut(&mut Context<'_>) -> Poll<Option<Result<Bytes, BodyE
 #[derive(Debug)]
 pub enum BodyError {
     /// The client closed, reset its stream, or broke the framing.
-    Client(hyper::Error),
+    Client(std::io::Error),
     /// The client sent more than it may, or too slowly.
     Refused(Refusal),
     /// The origin closed too early, stalled, or broke the framing.

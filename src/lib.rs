@@ -37,6 +37,7 @@ pub mod pipeline;
 pub mod redirect;
 pub mod refusal;
 pub mod reply;
+pub mod request;
 pub mod rlimit;
 pub mod runtime;
 pub mod server;

@@ -17,11 +17,9 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use http::{HeaderName, HeaderValue, Method, Request, Response, Version};
-use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
+use http::{HeaderName, HeaderValue, Method, Version};
 
-use crate::body::{Body, Rest, Upload};
+use crate::body::{Body, Upload};
 use crate::client::{self, Client, Peer};
 use crate::clock;
 use crate::config::units::Mode;
@@ -38,6 +36,7 @@ use crate::observe::Record;
 use crate::redirect;
 use crate::refusal::{Reason, Refusal};
 use crate::reply::Reply;
+use crate::request::Request;
 use crate::server::Worker;
 use crate::site::{Route, Site};
 use crate::step::Step;
@@ -48,15 +47,13 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Answers one request: the shell around the road. Whatever happens inside, exactly one reply leaves, it
 /// is hardened, and one record is written once its last byte is out or the client is gone.
-pub async fn answer(worker: Arc<Worker>, peer: Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
+pub async fn answer(worker: Arc<Worker>, peer: Arc<Peer>, request: Request) -> Reply {
     let generation = worker.live().load();
-    let (mut parts, incoming) = request.into_parts();
-    let on_upgrade = parts.extensions.remove::<OnUpgrade>();
-    let upload = Upload::new(incoming, parts.extensions.remove::<Arc<Rest>>());
-    let head = Head::new(&parts);
+    let Request { head, upload } = request;
+    let head = head.view();
     let mut record = worker.record(&generation, &peer, &head);
     let mut found = Found::nothing(&generation, &peer);
-    let road = serve(&worker, &generation, &peer, head, upload, on_upgrade, &mut found, &mut record);
+    let road = serve(&worker, &generation, &peer, head, upload, &mut found, &mut record);
     let outcome = AssertUnwindSafe(road).catch_unwind().await;
     let outcome = outcome.unwrap_or_else(|_| Err(worker.panicked()));
     let mut reply = outcome.unwrap_or_else(|refusal| {
@@ -72,18 +69,16 @@ pub async fn answer(worker: Arc<Worker>, peer: Arc<Peer>, request: Request<Incom
         record.complete();
     }
     reply.body = reply.body.recorded(record);
-    reply.into_response()
+    reply
 }
 
 /// Decides, and asks the origin if there is something to ask.
-#[expect(clippy::too_many_arguments, reason = "the road reads what it reads; a bag of them would hide it")]
 async fn serve<'g, 'r>(
     worker: &Worker,
     generation: &'g Generation,
     peer: &Peer,
     head: Head<'r>,
     upload: Upload,
-    on_upgrade: Option<OnUpgrade>,
     found: &mut Found<'g, 'r>,
     record: &mut Record,
 ) -> Result<Reply, Refusal> {
@@ -96,10 +91,7 @@ async fn serve<'g, 'r>(
             let facts = answer.as_ref().map_or_else(|error| &error.facts, |answer| &answer.facts);
             record.origin(&facts.seen());
             let answer = answer?;
-            if let (Some(tunnel), Some(on_upgrade)) = (answer.tunnel, on_upgrade) {
-                worker.join(tunnel, on_upgrade);
-            }
-            Ok(answer.reply)
+            Ok(Reply { tunnel: answer.tunnel, ..answer.reply })
         }
     }
 }

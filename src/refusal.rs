@@ -27,6 +27,8 @@ pub enum Reason {
     HeadersTooLarge,
     /// The request line is longer than allowed.
     TargetTooLong,
+    /// The request head did not end in time.
+    HeadTimeout,
     /// No Host, several, or one that is not a host (RFC 9112 section 3.2).
     BadHost,
     /// The host belongs to no site.
@@ -88,7 +90,7 @@ pub struct Row {
 
 impl Reason {
     /// Every reason, in the order of the table.
-    pub const ALL: [Reason; 27] = [
+    pub const ALL: [Reason; 28] = [
         Reason::BadTarget,
         Reason::ForbiddenMethod,
         Reason::BadFraming,
@@ -96,6 +98,7 @@ impl Reason {
         Reason::TooManyHeaders,
         Reason::HeadersTooLarge,
         Reason::TargetTooLong,
+        Reason::HeadTimeout,
         Reason::BadHost,
         Reason::UnknownHost,
         Reason::NoSuchHost,
@@ -195,6 +198,13 @@ impl Reason {
                 Step::Framing,
                 "The address in this request is too long.",
                 "Raise `limits.request_line` if an honest client needs more.",
+            )),
+            Reason::HeadTimeout => closing(row(
+                "head-timeout",
+                StatusCode::REQUEST_TIMEOUT,
+                Step::Framing,
+                "The request took too long to arrive. Please try again.",
+                "See `limits.header_read`; a client that sends its head byte by byte is an attack or a very bad line.",
             )),
             Reason::BadHost => closing(row(
                 "bad-host",

@@ -4,6 +4,7 @@ use http::{Response, StatusCode};
 
 use crate::body::Body;
 use crate::fields::Fields;
+use crate::upstream::Tunnel;
 
 /// Status, fields and body: from the origin, from a refusal, or from a redirect. The hardening step
 /// works on this form, so it sees every one of them alike.
@@ -15,24 +16,25 @@ pub struct Reply {
     pub fields: Fields,
     /// The body.
     pub body: Body,
-    /// Carried over to hyper, which needs them for upgrades.
-    pub extensions: http::Extensions,
+    /// Whether an HTTP/1 connection ends with this reply.
+    pub close: bool,
+    /// The origin's connection, after a 101: the client's is joined with it.
+    pub tunnel: Option<Tunnel>,
 }
 
 impl Reply {
     /// A reply with no field yet.
     #[must_use]
     pub fn new(status: StatusCode, body: Body) -> Self {
-        Self { status, fields: Fields::default(), body, extensions: http::Extensions::new() }
+        Self { status, fields: Fields::default(), body, close: false, tunnel: None }
     }
 
-    /// The message that hyper writes.
+    /// The message that hyper writes (HTTP/2).
     #[must_use]
     pub fn into_response(self) -> Response<Body> {
         let mut response = Response::new(self.body);
         *response.status_mut() = self.status;
         *response.headers_mut() = self.fields.into_map();
-        *response.extensions_mut() = self.extensions;
         response
     }
 }

@@ -14,7 +14,6 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use http::HeaderName;
-use hyper::upgrade::OnUpgrade;
 
 use crate::admin::Readiness;
 use crate::client::Peer;
@@ -39,7 +38,6 @@ use crate::refusal::{Reason, Refusal};
 use crate::runtime::{self, Control};
 use crate::site::Site;
 use crate::tls;
-use crate::upstream::Tunnel;
 
 /// Reads the configuration again.
 pub type Reload = Box<dyn Fn() -> Result<Loaded, String> + Send>;
@@ -354,27 +352,6 @@ impl Worker {
                 );
             }
         }
-    }
-
-    /// Joins the client's upgraded connection with the origin's, for as long as both want.
-    pub fn join(&self, tunnel: Tunnel, client: OnUpgrade) {
-        let mut drain = self.house.drain.watch();
-        let live = drain.enter();
-        tokio::spawn(async move {
-            let _live = live;
-            let joined = async {
-                match client.await {
-                    Ok(client) => tunnel.join(client).await,
-                    Err(error) => Err(io::Error::other(error)),
-                }
-            };
-            tokio::select! {
-                ended = joined => if let Err(error) = ended {
-                    tracing::debug!(%error, "a tunnel broke off");
-                },
-                () = drain.reached(Phase::Killed) => {}
-            }
-        });
     }
 }
 

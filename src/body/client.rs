@@ -28,19 +28,16 @@ impl ClientBody {
         Self { upload, meter, received, timer: None }
     }
 
-    /// The next piece; trailers are dropped.
+    /// The next piece.
     pub(super) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
-        loop {
-            match self.upload.poll_frame(cx) {
-                Poll::Pending => return self.wait(cx).map(|error| Some(Err(error))),
-                Poll::Ready(None) => return Poll::Ready(None),
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(BodyError::Client(error)))),
-                Poll::Ready(Some(Ok(frame))) => {
-                    let Ok(data) = frame.into_data() else { continue };
-                    self.received.add(data.len());
-                    let counted = self.meter.came(data.len(), clock::now());
-                    return Poll::Ready(Some(counted.map(|()| data).map_err(BodyError::Refused)));
-                }
+        match self.upload.poll_piece(cx) {
+            Poll::Pending => self.wait(cx).map(|error| Some(Err(error))),
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(BodyError::Client(error)))),
+            Poll::Ready(Some(Ok(data))) => {
+                self.received.add(data.len());
+                let counted = self.meter.came(data.len(), clock::now());
+                Poll::Ready(Some(counted.map(|()| data).map_err(BodyError::Refused)))
             }
         }
     }

@@ -6,8 +6,9 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 
+use bytes::BytesMut;
 use clap::Args;
-use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 
 use super::source::Source;
 use crate::client::{Peer, TlsFacts};
@@ -19,6 +20,7 @@ use crate::generation::Generation;
 use crate::harden;
 use crate::harden::observatory::{self, Cors, Redirect, Scan, Scripts};
 use crate::head::Head;
+use crate::http1::request::{Decoder, RequestHead};
 use crate::pipeline::{self, Decision, Found};
 use crate::refusal::{Reason, Refusal};
 use crate::site::{Route, Site};
@@ -125,12 +127,15 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
         Ok(peer) => peer,
         Err(message) => return super::complain(&message),
     };
-    say_on!("{}", tell(&generation, &peer, request));
+    match decode(&generation, request) {
+        Ok(head) => say_on!("{}", tell(&generation, &peer, &head)),
+        Err(message) => return super::complain(&message),
+    }
     ExitCode::SUCCESS
 }
 
-/// The request as a client would have sent it.
-fn request(arguments: &Arguments) -> Result<Request<()>, String> {
+/// The request head as a client would have sent it over HTTP/1.1.
+fn request(arguments: &Arguments) -> Result<BytesMut, String> {
     let method = Method::from_bytes(arguments.method.as_bytes())
         .map_err(|_| format!("`{}` is not a method", arguments.method))?;
     let url: Uri = arguments.url.parse().map_err(|error| format!("`{}`: {error}", arguments.url))?;
@@ -140,17 +145,28 @@ fn request(arguments: &Arguments) -> Result<Request<()>, String> {
     if !matches!(scheme, "http" | "https") {
         return Err(format!("`{scheme}://` is neither http nor https: it would never get past the door"));
     }
-    let mut request = Request::new(());
-    *request.method_mut() = method;
     let target = url.path_and_query().map_or("/", |target| target.as_str());
-    *request.uri_mut() = target.parse().map_err(|error| format!("`{target}`: {error}"))?;
-    let host = HeaderValue::from_str(authority.as_str()).map_err(|error| error.to_string())?;
-    request.headers_mut().insert(http::header::HOST, host);
+    let mut out = BytesMut::new();
+    // Writing into a `BytesMut` grows it and cannot fail.
+    let _ = write!(out, "{method} {target} HTTP/1.1\r\nhost: {authority}\r\n");
     for field in &arguments.header {
         let (name, value) = header(field)?;
-        request.headers_mut().append(name, value);
+        let _ = write!(out, "{name}: ");
+        out.extend_from_slice(value.as_bytes());
+        out.extend_from_slice(b"\r\n");
     }
-    Ok(request)
+    out.extend_from_slice(b"\r\n");
+    Ok(out)
+}
+
+/// What the decoder makes of it: a broken head goes the same road, to its refusal.
+fn decode(generation: &Generation, mut request: BytesMut) -> Result<RequestHead, String> {
+    let limits = &generation.limits;
+    match Decoder::default().decode(&mut request, &limits.request(), limits.desync) {
+        Ok(Some(head)) => Ok(head),
+        Ok(None) => Err("the request head has no end".to_owned()),
+        Err(broken) => Ok(broken.head),
+    }
 }
 
 fn header(field: &str) -> Result<(HeaderName, HeaderValue), String> {
@@ -182,9 +198,8 @@ fn peer(generation: &Generation, arguments: &Arguments) -> Result<Peer, String> 
 }
 
 /// The whole explanation.
-fn tell(generation: &Generation, peer: &Peer, request: Request<()>) -> String {
-    let (parts, ()) = request.into_parts();
-    let head = Head::new(&parts);
+fn tell(generation: &Generation, peer: &Peer, received: &RequestHead) -> String {
+    let head = Head::received(received);
     let mut story = Story { lines: Vec::new(), written: generation.outside.rules.written.clone() };
     let mut found = Found::nothing(generation, peer);
     let decision = pipeline::decide(generation, peer, head, &mut found, &mut story);
@@ -201,7 +216,7 @@ fn tell(generation: &Generation, peer: &Peer, request: Request<()>) -> String {
             refusal.reason.status()
         }
     };
-    let mut out = format!("{} {} from {}\n\n", parts.method, parts.uri, peer.addr.ip());
+    let mut out = format!("{} {} from {}\n\n", received.method(), received.target(), peer.addr.ip());
     for line in &story.lines {
         let _ = writeln!(out, "{line}");
     }

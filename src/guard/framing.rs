@@ -1,7 +1,7 @@
 //! Is this one clear message, within its limits?
 //!
-//! hyper stands in front and already refuses some of this; it also forwards every Transfer-Encoding list
-//! that it was given. What is allowed here is the least that honest clients need.
+//! The grammar of HTTP/1 is its decoder's business, which grades what it finds; here the grade becomes a
+//! refusal or not. What is allowed over HTTP/2 is the least that honest clients need.
 
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
@@ -13,6 +13,7 @@ use crate::config::complaint::Complaints;
 use crate::config::section::{Placed, Reading, Section, Text};
 use crate::config::units::Size;
 use crate::head::Head;
+use crate::http1::grade::{Fault, Mode};
 use crate::refusal::{Reason, Refusal};
 
 /// What `[limits]` says about request heads.
@@ -21,6 +22,7 @@ pub struct Raw {
     header_count: Option<Placed<u64>>,
     header_size: Option<Placed<Text<Size>>>,
     request_line: Option<Placed<Text<Size>>>,
+    desync: Option<Placed<Text<Mode>>>,
 }
 
 /// The limits of a request head.
@@ -32,11 +34,13 @@ pub struct Policy {
     pub header_size: usize,
     /// How many bytes the request line has; for HTTP/2 its equivalent.
     pub request_line: usize,
+    /// Which HTTP/1 messages are taken although they are not quite clear.
+    pub desync: Mode,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { header_count: 100, header_size: 64 << 10, request_line: 16 << 10 }
+        Self { header_count: 100, header_size: 64 << 10, request_line: 16 << 10, desync: Mode::default() }
     }
 }
 
@@ -54,6 +58,7 @@ impl Raw {
             header_count: limits.get(reading, "header_count"),
             header_size: limits.get(reading, "header_size"),
             request_line: limits.get(reading, "request_line"),
+            desync: limits.get(reading, "desync_mitigation"),
         }
     }
 
@@ -64,6 +69,7 @@ impl Raw {
             header_count: specific.header_count.or(self.header_count),
             header_size: specific.header_size.or(self.header_size),
             request_line: specific.request_line.or(self.request_line),
+            desync: specific.desync.or(self.desync),
         }
     }
 
@@ -88,6 +94,7 @@ impl Raw {
                 LONGEST_LINE,
                 default.request_line,
             ),
+            desync: self.desync.map_or(default.desync, |written| written.value.0),
         }
     }
 }
@@ -101,16 +108,46 @@ fn within(name: &str, written: &Placed<u64>, most: u64, complaints: &mut Complai
     None
 }
 
-/// Refuses what is not one clear message. Cheap questions first.
+/// Refuses what is not one clear message. Cheap questions first. How the body of an HTTP/1 message is framed
+/// was settled by its decoder, whose verdict comes with the head.
 pub fn check(policy: &Policy, head: &Head<'_>) -> Result<(), Refusal> {
+    if let Some(fault) = head.fault() {
+        graded(policy.desync, fault)?;
+    }
     method(head.method())?;
     version(head.version())?;
     request_line(policy, head)?;
     fields(policy, head)?;
     hosts(head)?;
     expectation(head)?;
-    content_length(head)?;
-    if head.version() == Version::HTTP_2 { connection_specific(head) } else { transfer_encoding(head) }
+    if head.version() == Version::HTTP_2 {
+        content_length(head)?;
+        connection_specific(head)?;
+    }
+    Ok(())
+}
+
+/// What the decoder has found, unless it is taken in this mode.
+fn graded(mode: Mode, fault: Fault) -> Result<(), Refusal> {
+    if mode.accepts(fault.class()) {
+        return Ok(());
+    }
+    let reason = match fault {
+        Fault::RequestLineTooLong => Reason::TargetTooLong,
+        Fault::TooManyFields => Reason::TooManyHeaders,
+        Fault::FieldsTooLarge => Reason::HeadersTooLarge,
+        Fault::TooSlow => Reason::HeadTimeout,
+        Fault::NoHost | Fault::RepeatedHost => Reason::BadHost,
+        Fault::BadMethod
+        | Fault::BadSpacing
+        | Fault::BadTargetByte
+        | Fault::BadTargetForm
+        | Fault::NoVersion
+        | Fault::BadVersion
+        | Fault::EmptyLines => Reason::BadTarget,
+        _ => Reason::BadFraming,
+    };
+    Err(Refusal::new(reason, fault.to_string()))
 }
 
 fn method(method: &Method) -> Result<(), Refusal> {
@@ -185,26 +222,6 @@ fn content_length(head: &Head<'_>) -> Result<(), Refusal> {
     super::size::declared(value).map(|_| ()).ok_or_else(|| bad(shown("Content-Length", value)))
 }
 
-/// RFC 9112 section 6.1: exactly `chunked`, over HTTP/1.1, without Content-Length. Lists that end in
-/// `chunked` are grammatical and are what smuggling is made of (CVE-2026-2835).
-fn transfer_encoding(head: &Head<'_>) -> Result<(), Refusal> {
-    let mut lines = head.all(&TRANSFER_ENCODING);
-    let Some(value) = lines.next() else { return Ok(()) };
-    if lines.next().is_some() {
-        return Err(bad("several Transfer-Encoding fields".to_owned()));
-    }
-    if !value.eq_ignore_ascii_case(b"chunked") {
-        return Err(bad(shown("Transfer-Encoding", value)));
-    }
-    if head.version() != Version::HTTP_11 {
-        return Err(bad("Transfer-Encoding over HTTP/1.0".to_owned()));
-    }
-    if head.get(&CONTENT_LENGTH).is_some() {
-        return Err(bad("Transfer-Encoding and Content-Length".to_owned()));
-    }
-    Ok(())
-}
-
 static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
@@ -276,27 +293,34 @@ mod tests {
     }
 
     #[test]
-    fn transfer_encoding_is_exactly_chunked_once() {
-        for value in
-            ["gzip, chunked", ",chunked", "chunked,", "cow, chunked", "xchunked", "chunked, identity", ""]
-        {
-            assert_eq!(h1(&[("transfer-encoding", value)]), Some(Reason::BadFraming), "{value}");
+    fn the_grade_of_a_message_decides_with_the_mode() {
+        let parts = testing::head("GET", "/", Version::HTTP_11, &[("host", "a.test")]);
+        let verdict = |desync, fault| {
+            let policy = Policy { desync, ..Policy::default() };
+            check(&policy, &Head::graded(&parts, Some(fault))).err().map(|refusal| refusal.reason)
+        };
+        assert_eq!(verdict(Mode::Strictest, Fault::BodyWithGet), Some(Reason::BadFraming));
+        assert_eq!(verdict(Mode::Defensive, Fault::BodyWithGet), None);
+        assert_eq!(verdict(Mode::Strictest, Fault::ZeroLengthWithGet), None);
+        for (fault, reason) in [
+            (Fault::BadEncoding, Reason::BadFraming),
+            (Fault::NoHost, Reason::BadHost),
+            (Fault::BadVersion, Reason::BadTarget),
+            (Fault::RequestLineTooLong, Reason::TargetTooLong),
+            (Fault::TooManyFields, Reason::TooManyHeaders),
+            (Fault::FieldsTooLarge, Reason::HeadersTooLarge),
+            (Fault::TooSlow, Reason::HeadTimeout),
+        ] {
+            assert_eq!(verdict(Mode::Monitor, fault), Some(reason), "{fault}");
         }
-        let twice = [("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")];
-        assert_eq!(h1(&twice), Some(Reason::BadFraming));
-        let both = [("transfer-encoding", "chunked"), ("content-length", "3")];
-        assert_eq!(h1(&both), Some(Reason::BadFraming));
-        let old = verdict("POST", Version::HTTP_10, &[("transfer-encoding", "chunked")]);
-        assert_eq!(old, Some(Reason::BadFraming));
     }
 
     #[test]
     fn content_length_is_digits_once() {
         for value in ["+3", "-1", "0x3", "3,3", "3 3", "", "99999999999999999999"] {
-            assert_eq!(h1(&[("content-length", value)]), Some(Reason::BadFraming), "{value}");
             assert_eq!(h2(&[("content-length", value)]), Some(Reason::BadFraming), "{value}");
         }
-        assert_eq!(h1(&[("content-length", "3"), ("content-length", "3")]), Some(Reason::BadFraming));
+        assert_eq!(h2(&[("content-length", "3"), ("content-length", "3")]), Some(Reason::BadFraming));
     }
 
     #[test]
@@ -322,7 +346,7 @@ mod tests {
 
     #[test]
     fn limits_are_inclusive() {
-        let policy = Policy { header_count: 1, header_size: 8, request_line: 15 };
+        let policy = Policy { header_count: 1, header_size: 8, request_line: 15, ..Policy::default() };
         let verdict = |target: &str, fields: &[(&str, &str)]| {
             let parts = testing::head("GET", target, Version::HTTP_11, fields);
             check(&policy, &Head::new(&parts)).err().map(|refusal| refusal.reason)
@@ -335,12 +359,22 @@ mod tests {
 
     #[test]
     fn limits_are_read_and_complained_about() {
-        let (raw, complaints) =
-            testing::read("header_count = 50\nheader_size = \"32 KiB\"\nrequest_line = \"8 KiB\"", Raw::read);
+        let (raw, complaints) = testing::read(
+            "header_count = 50\nheader_size = \"32 KiB\"\nrequest_line = \"8 KiB\"\ndesync_mitigation = \"defensive\"",
+            Raw::read,
+        );
         assert!(complaints.is_empty(), "{complaints}");
         let mut complaints = Complaints::default();
         let policy = raw.compile(&mut complaints);
-        assert_eq!(policy, Policy { header_count: 50, header_size: 32 << 10, request_line: 8 << 10 });
+        assert_eq!(
+            policy,
+            Policy {
+                header_count: 50,
+                header_size: 32 << 10,
+                request_line: 8 << 10,
+                desync: Mode::Defensive,
+            }
+        );
         assert!(complaints.is_empty(), "{complaints}");
 
         let (raw, _) = testing::read("header_count = 0\nrequest_line = \"1 MiB\"", Raw::read);

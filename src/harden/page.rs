@@ -5,8 +5,8 @@
 
 use std::fmt::{Display, Write as _};
 
-use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
-use http::{HeaderValue, StatusCode, Version};
+use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use http::{HeaderValue, StatusCode};
 
 use crate::body::Body;
 use crate::head::Head;
@@ -38,9 +38,7 @@ pub fn refusal(refusal: &Refusal, reference: impl Display, head: &Head<'_>) -> R
     if let Some(allow) = &refusal.allow {
         reply.fields.push(ALLOW, allow.clone());
     }
-    if row.close && head.version() < Version::HTTP_2 {
-        reply.fields.push(CONNECTION, HeaderValue::from_static("close"));
-    }
+    reply.close = row.close;
     reply
 }
 
@@ -230,19 +228,17 @@ mod tests {
         assert_eq!(reply.status, StatusCode::METHOD_NOT_ALLOWED);
         assert_eq!(reply.fields.get(&ALLOW).unwrap(), "GET, HEAD");
         assert_eq!(reply.fields.get(&CACHE_CONTROL).unwrap(), "no-store");
-        assert!(!reply.fields.contains(&CONNECTION));
+        assert!(!reply.close);
         let text = html(StatusCode::METHOD_NOT_ALLOWED, no.reason.row().public, "ref-1");
         assert!(text.contains("<html lang=\"en\">") && text.contains("ref-1") && text.contains("viewport"));
         assert!(!text.contains("secret"));
     }
 
     #[test]
-    fn a_closing_refusal_says_so_over_http_1_only() {
-        let no = Refusal::new(Reason::BadTarget, "x");
-        let mut parts = head("*/*");
-        assert_eq!(refusal(&no, 1, &Head::new(&parts)).fields.get(&CONNECTION).unwrap(), "close");
-        parts.version = Version::HTTP_2;
-        assert!(!refusal(&no, 1, &Head::new(&parts)).fields.contains(&CONNECTION));
+    fn a_closing_refusal_ends_the_connection() {
+        let parts = head("*/*");
+        assert!(refusal(&Refusal::new(Reason::BadTarget, "x"), 1, &Head::new(&parts)).close);
+        assert!(!refusal(&Refusal::new(Reason::BadHeader, "x"), 1, &Head::new(&parts)).close);
     }
 
     proptest! {

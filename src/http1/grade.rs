@@ -109,6 +109,8 @@ pub enum Fault {
     TooManyFields,
     /// The field lines have more bytes than allowed.
     FieldsTooLarge,
+    /// The head did not end in time.
+    TooSlow,
 }
 
 impl Class {
@@ -176,7 +178,7 @@ impl std::error::Error for UnknownMode {}
 
 impl Fault {
     /// Every fault, from mild to bad.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::UnescapedTarget,
         Self::ZeroLengthWithGet,
         Self::NoHostInHttp10,
@@ -212,6 +214,7 @@ impl Fault {
         Self::RequestLineTooLong,
         Self::TooManyFields,
         Self::FieldsTooLarge,
+        Self::TooSlow,
     ];
 
     /// How bad it is.
@@ -232,7 +235,10 @@ impl Fault {
     /// Whether it is a limit that was exceeded, not a rule of the grammar.
     #[must_use]
     pub const fn is_limit(self) -> bool {
-        matches!(self, Self::RequestLineTooLong | Self::TooManyFields | Self::FieldsTooLarge)
+        matches!(
+            self,
+            Self::RequestLineTooLong | Self::TooManyFields | Self::FieldsTooLarge | Self::TooSlow
+        )
     }
 
     /// The word for logs and metrics.
@@ -277,6 +283,7 @@ impl Fault {
             Self::EncodingInHttp10 => ("encoding_in_http10", "Transfer-Encoding in an HTTP/1.0 request"),
             Self::RequestLineTooLong => ("request_line_too_long", "the request line is longer than allowed"),
             Self::TooManyFields => ("too_many_fields", "more header fields than allowed"),
+            Self::TooSlow => ("too_slow", "the head did not end in time"),
             Self::FieldsTooLarge => ("fields_too_large", "the header fields are larger than allowed"),
         }
     }

@@ -142,12 +142,20 @@ impl Decoder {
         let bytes = if end == input.len() { std::mem::take(input) } else { input.split_to(end) };
         let mut head = self.take(bytes);
         match head.settle() {
-            Err(fault) => Err(Box::new(Broken { fault, head })),
+            Err(fault) => {
+                head.fault = Some(fault);
+                Err(Box::new(Broken { fault, head }))
+            }
             Ok(()) => match head.fault {
                 Some(fault) if !mode.accepts(fault.class()) => Err(Box::new(Broken { fault, head })),
                 _ => Ok(Some(head)),
             },
         }
+    }
+
+    /// The head will not be completed in time: what could be read of it.
+    pub fn give_up(&mut self, input: &mut BytesMut) -> Broken {
+        self.broken(Fault::TooSlow, input)
     }
 
     /// Takes a head that is no longer needed apart: its memory serves the next one. Gives back the buffer,

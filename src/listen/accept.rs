@@ -6,8 +6,6 @@ use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::body::Incoming;
-use hyper::{Request, Response};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
@@ -16,10 +14,11 @@ use super::connection::{self, Guest};
 use super::door::{Door, Place};
 use super::socket;
 use super::tally::Event;
-use crate::body::Body;
 use crate::client::Peer;
 use crate::clock;
 use crate::drain::Phase;
+use crate::reply::Reply;
+use crate::request::Request;
 
 /// The first pause when the process is out of descriptors or memory, and the longest. Long enough not to
 /// spin, short enough that a free place is taken within half a second.
@@ -35,8 +34,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(320);
 /// Only when the socket cannot be registered with the runtime.
 pub async fn run<S, F>(listener: StdListener, door: Arc<Door<S>>) -> io::Result<()>
 where
-    S: Fn(Arc<Peer>, Request<Incoming>) -> F + Send + Sync + 'static,
-    F: Future<Output = Response<Body>> + Send + 'static,
+    S: Fn(Arc<Peer>, Request) -> F + Send + Sync + 'static,
+    F: Future<Output = Reply> + Send + 'static,
 {
     let listener = TcpListener::from_std(listener)?;
     let mut drain = door.drain.clone();
@@ -63,8 +62,8 @@ where
 /// Takes what has been waiting in the kernel's queue: closing the socket would reset those clients.
 fn empty_queue<S, F>(listener: &StdListener, door: &Arc<Door<S>>)
 where
-    S: Fn(Arc<Peer>, Request<Incoming>) -> F + Send + Sync + 'static,
-    F: Future<Output = Response<Body>> + Send + 'static,
+    S: Fn(Arc<Peer>, Request) -> F + Send + Sync + 'static,
+    F: Future<Output = Reply> + Send + 'static,
 {
     while let Ok((tcp, addr)) = listener.accept() {
         let tokio = tcp.set_nonblocking(true).and_then(|()| TcpStream::from_std(tcp));
@@ -77,8 +76,8 @@ where
 /// Gives the connection a place and a task, or closes it at once.
 fn admit<S, F>(door: &Arc<Door<S>>, tcp: TcpStream, addr: SocketAddr)
 where
-    S: Fn(Arc<Peer>, Request<Incoming>) -> F + Send + Sync + 'static,
-    F: Future<Output = Response<Body>> + Send + 'static,
+    S: Fn(Arc<Peer>, Request) -> F + Send + Sync + 'static,
+    F: Future<Output = Reply> + Send + 'static,
 {
     let terms = door.terms.load();
     let limits = &terms.limits;

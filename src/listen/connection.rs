@@ -7,9 +7,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use hyper::body::Incoming;
-use hyper::rt::{Read, Write};
-use hyper::{Request, Response};
 use tokio::net::TcpStream;
 use tokio::time::{Instant as Moment, timeout, timeout_at};
 
@@ -19,11 +16,13 @@ use super::first_bytes::{self, Protocol, Verdict};
 use super::metered::Metered;
 use super::pulse::Pulse;
 use super::tally::Event;
-use super::{http1, http2, socket};
-use crate::body::Body;
+use super::wire::Stream;
+use super::{farewell, http1, http2, socket};
 use crate::client::{Peer, TlsFacts};
 use crate::clock;
 use crate::drain::{DrainWatch, Phase};
+use crate::reply::Reply;
+use crate::request::Request;
 use crate::tls::{self, Alpn, Plain};
 
 /// A greeting of TLS with a post-quantum key share is below 2 KiB, and fits with all that browsers add.
@@ -58,8 +57,8 @@ enum Opening {
 /// Serves `guest` from its first byte to its last.
 pub(super) async fn serve<S, F>(door: Arc<Door<S>>, guest: Guest)
 where
-    S: Fn(Arc<Peer>, Request<Incoming>) -> F + Send + Sync + 'static,
-    F: Future<Output = Response<Body>> + Send + 'static,
+    S: Fn(Arc<Peer>, Request) -> F + Send + Sync + 'static,
+    F: Future<Output = Reply> + Send + 'static,
 {
     let terms = door.terms();
     let patience = if terms.tls.is_some() { terms.limits.handshake } else { terms.limits.header_read };
@@ -117,8 +116,8 @@ async fn sniff(tcp: &TcpStream) -> Opening {
 /// TLS where it is wanted: the handshake, then the protocol of its ALPN.
 async fn secure<S, F>(door: &Arc<Door<S>>, terms: Arc<Terms>, guest: Guest, first: Bytes, deadline: Moment)
 where
-    S: Fn(Arc<Peer>, Request<Incoming>) -> F + Send + Sync + 'static,
-    F: Future<Output = Response<Body>> + Send + 'static,
+    S: Fn(Arc<Peer>, Request) -> F + Send + Sync + 'static,
+    F: Future<Output = Reply> + Send + 'static,
 {
     let Some(config) = terms.tls.clone() else { return };
     let Guest { tcp, addr, local, place, .. } = guest;
@@ -162,8 +161,8 @@ where
 /// HTTP/1 where it is wanted.
 async fn plain<S, F>(door: &Arc<Door<S>>, terms: Arc<Terms>, guest: Guest, first: Bytes)
 where
-    S: Fn(Arc<Peer>, Request<Incoming>) -> F + Send + Sync + 'static,
-    F: Future<Output = Response<Body>> + Send + 'static,
+    S: Fn(Arc<Peer>, Request) -> F + Send + Sync + 'static,
+    F: Future<Output = Reply> + Send + 'static,
 {
     let peer = Arc::new(Peer { addr: guest.addr, local: guest.local, tls: None, listener: door.listener });
     // The time for the first head runs from accepting: sniffing gives nobody a second helping.
@@ -179,9 +178,9 @@ async fn converse<S, F, T>(
     io: Metered<T, Place>,
     pulse: &Arc<Pulse>,
 ) where
-    S: Fn(Arc<Peer>, Request<Incoming>) -> F,
-    F: Future<Output = Response<Body>>,
-    T: Read + Write + Unpin + Send + 'static,
+    S: Fn(Arc<Peer>, Request) -> F,
+    F: Future<Output = Reply>,
+    Metered<T, Place>: Stream,
 {
     let call = |request| (door.serve)(Arc::clone(peer), request);
     http1::serve(io, pulse, &terms.limits, &door.drain, |event| door.tally.event(event), call).await;
@@ -228,5 +227,5 @@ async fn refuse<S>(door: &Door<S>, terms: &Terms, guest: Guest, protocol: Protoc
 async fn farewell<S>(door: &Door<S>, terms: &Terms, guest: Guest, words: Vec<u8>) {
     let pulse = Pulse::new(clock::now(), false, true);
     let io = Metered::new(Plain::new(guest.tcp, Bytes::new()), Arc::clone(&pulse), guest.place);
-    http1::say(io, words, &pulse, &terms.limits, &door.drain).await;
+    farewell::say(io, words, &pulse, &terms.limits, &door.drain).await;
 }

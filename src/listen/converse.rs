@@ -14,10 +14,13 @@ use super::tally::Event;
 use crate::clock;
 use crate::drain::{DrainWatch, Phase};
 
-/// hyper's connection of one protocol version.
+/// A connection of one protocol version.
 pub(super) trait Conversation {
+    /// Why it broke off.
+    type Error;
+
     /// Drives it as far as it goes now.
-    fn step(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>>;
+    fn step(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>>;
 
     /// Lets it finish what it has begun, and then end. It is polled on after this.
     fn part(&mut self);
@@ -25,9 +28,9 @@ pub(super) trait Conversation {
 
 /// How a conversation ended.
 #[derive(Debug)]
-pub(super) enum Outcome {
+pub(super) enum Outcome<E> {
     /// By itself.
-    Done(hyper::Result<()>),
+    Done(Result<(), E>),
     /// A deadline passed; the connection is as it was, and is to be dropped.
     Expired(Option<Event>),
     /// The server's grace is over.
@@ -37,13 +40,13 @@ pub(super) enum Outcome {
 /// Drives `conversation` until it ends, a deadline of `pulse` passes, or the server is killed. When the
 /// server closes, the client has had its share of requests or has been idle for long, it is told to
 /// part first. `on_event` hears of idle and fickle clients.
-pub(super) async fn drive(
-    conversation: &mut impl Conversation,
+pub(super) async fn drive<C: Conversation>(
+    conversation: &mut C,
     pulse: &Pulse,
     limits: &limits::Policy,
     drain: &DrainWatch,
     on_event: impl Fn(Event),
-) -> Outcome {
+) -> Outcome<C::Error> {
     let (mut for_closing, mut for_killed) = (drain.clone(), drain.clone());
     let mut closing = pin!(for_closing.reached(Phase::Closing));
     let mut killed = pin!(for_killed.reached(Phase::Killed));

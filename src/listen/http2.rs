@@ -26,7 +26,6 @@ use hyper::body::Incoming;
 use hyper::rt::{Executor, Read, Write};
 use hyper::server::conn::http2::{Builder, Connection};
 use hyper::service::{HttpService, service_fn};
-use hyper::{Request, Response};
 use tokio::time::{sleep_until, timeout};
 
 use super::converse::{Conversation, Outcome, drive};
@@ -36,9 +35,12 @@ use super::metered::Metered;
 use super::pulse::{Pulse, Stream};
 use super::tally::{Event, Tally};
 use super::timer::TokioTimer;
-use crate::body::Body;
+use crate::body::Upload;
 use crate::clock;
 use crate::drain::DrainWatch;
+use crate::http1::grade::Fault;
+use crate::reply::Reply;
+use crate::request::{Held, Request};
 use crate::tls::{Flusher, Lazy, lazy};
 
 /// Streams that a client may have open at once; what Envoy and other proxies allow too.
@@ -81,21 +83,22 @@ pub(super) async fn serve<T, G, S, F>(
 ) where
     T: Read + Write + Unpin,
     G: Unpin,
-    S: Fn(Request<Incoming>) -> F,
-    F: Future<Output = Response<Body>> + Send + 'static,
+    S: Fn(Request) -> F,
+    F: Future<Output = Reply> + Send + 'static,
 {
-    let calls = service_fn(|mut request: Request<Incoming>| {
+    let calls = service_fn(|request: hyper::Request<Incoming>| {
         let ticket = pulse.request();
-        if !request.body().is_end_stream()
-            && let Some(rest) = ticket.rest()
-        {
-            request.extensions_mut().insert(rest);
-        }
         let to_head = request.method() == Method::HEAD;
-        let answer = service(request);
+        let (parts, incoming) = request.into_parts();
+        let upload =
+            if incoming.is_end_stream() { Upload::nothing() } else { Upload::http2(incoming, ticket.rest()) };
+        // What the origin would get over HTTP/1 could be read in two ways.
+        let no_meaning = matches!(parts.method, Method::GET | Method::HEAD) && !upload.is_end();
+        let head = Held::Parsed(Box::new(parts), no_meaning.then_some(Fault::BodyWithGet));
+        let answer = service(Request { head, upload });
         async move {
             ticket.opened().await;
-            Ok::<_, Infallible>(board(answer.await, ticket, to_head))
+            Ok::<_, Infallible>(board(answer.await.into_response(), ticket, to_head))
         }
     });
     let streams = Streams { pulse: Arc::clone(pulse), patience: limits.write_idle, tally: Arc::clone(tally) };
@@ -156,6 +159,8 @@ where
     S::Future: Send + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    type Error = hyper::Error;
+
     fn step(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
         self.flusher.drive(Pin::new(&mut self.connection), cx)
     }

@@ -4,8 +4,10 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use crate::config::complaint::Complaints;
-use crate::config::section::{Placed, Reading, Section, Text};
-use crate::config::units::Size;
+use crate::config::section::{Fault, FromText, Placed, Reading, Section, Text};
+use crate::config::units::{Size, choice};
+use crate::http1::grade::Mode;
+use crate::http1::request;
 
 /// What was written; absent keys take their default.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +21,7 @@ pub struct Raw {
     handshake: Option<Placed<Text<Duration>>>,
     keep_alive: Option<Placed<Text<Duration>>>,
     body_idle: Option<Placed<Text<Duration>>>,
+    desync: Option<Placed<Text<Mode>>>,
     requests_per_connection: Option<Placed<u64>>,
 }
 
@@ -44,8 +47,20 @@ pub struct Policy {
     /// How long a client may take no byte of an answer. (The same key bounds request bodies; the road
     /// applies it there.)
     pub write_idle: Duration,
+    /// Which HTTP/1 messages are taken although they are not quite clear.
+    pub desync: Mode,
     /// Requests after which a connection is closed gracefully; none: no limit.
     pub requests_per_connection: Option<NonZeroU64>,
+}
+
+/// The words of AWS's load balancers (`routing.http.desync_mitigation_mode`).
+impl FromText for Mode {
+    fn from_text(text: &str) -> Result<Self, Fault> {
+        choice(
+            text,
+            &[("strictest", Self::Strictest), ("defensive", Self::Defensive), ("monitor", Self::Monitor)],
+        )
+    }
 }
 
 impl Default for Policy {
@@ -60,6 +75,7 @@ impl Default for Policy {
             handshake: Duration::from_secs(10),
             keep_alive: Duration::from_secs(75),
             write_idle: Duration::from_secs(30),
+            desync: Mode::default(),
             requests_per_connection: None,
         }
     }
@@ -84,6 +100,7 @@ impl Raw {
             handshake: section.get(reading, "handshake"),
             keep_alive: section.get(reading, "keep_alive"),
             body_idle: section.get(reading, "body_idle"),
+            desync: section.get(reading, "desync_mitigation"),
             requests_per_connection: section.get(reading, "requests_per_connection"),
         }
     }
@@ -106,6 +123,7 @@ impl Raw {
             handshake: time(self.handshake.as_ref(), "handshake", default.handshake, complaints),
             keep_alive: time(self.keep_alive.as_ref(), "keep_alive", default.keep_alive, complaints),
             write_idle: time(self.body_idle.as_ref(), "body_idle", default.write_idle, complaints),
+            desync: self.desync.as_ref().map_or_else(Mode::default, |written| written.value.0),
             requests_per_connection: self.requests_per_connection.and_then(|p| NonZeroU64::new(p.value)),
         };
         if usize::try_from(policy.connections_per_client).is_ok_and(|one| one > policy.connections)
@@ -122,6 +140,16 @@ impl Raw {
 }
 
 impl Policy {
+    /// The limits of the HTTP/1 decoder.
+    #[must_use]
+    pub fn request(&self) -> request::Limits {
+        request::Limits {
+            request_line: self.request_line,
+            fields: self.header_count,
+            fields_size: self.header_size,
+        }
+    }
+
     /// The room for a whole request head in an HTTP/1 parser.
     #[must_use]
     pub fn head(&self) -> usize {

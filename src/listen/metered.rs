@@ -6,9 +6,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use bytes::BytesMut;
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 
 use super::pulse::Pulse;
+use crate::tls::ReadInto;
 
 /// Most bytes that are read and thrown away after our side is closed.
 const LINGER_BYTES: usize = 32 * 1024 * 1024;
@@ -63,6 +65,14 @@ impl<T: Read + Unpin, G: Unpin> Read for Metered<T, G> {
     ) -> Poll<io::Result<()>> {
         let read = ready!(Pin::new(&mut self.io).poll_read(cx, buf));
         // The end of the stream counts as bytes too: whoever reads it ends the connection anyway.
+        self.pulse.read();
+        Poll::Ready(read)
+    }
+}
+
+impl<T: ReadInto, G> ReadInto for Metered<T, G> {
+    fn poll_read_into(&mut self, cx: &mut Context<'_>, into: &mut BytesMut) -> Poll<io::Result<usize>> {
+        let read = ready!(self.io.poll_read_into(cx, into));
         self.pulse.read();
         Poll::Ready(read)
     }

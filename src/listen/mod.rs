@@ -14,7 +14,9 @@ mod answer;
 pub mod census;
 mod connection;
 mod converse;
+mod date;
 pub mod door;
+mod farewell;
 pub mod first_bytes;
 mod flight;
 mod holder;
@@ -29,5 +31,6 @@ pub mod tally;
 #[cfg(test)]
 mod tests;
 mod timer;
+mod wire;
 
 pub use door::{Door, Terms};

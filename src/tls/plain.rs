@@ -4,15 +4,18 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf as _, Bytes};
+use bytes::{Buf as _, Bytes, BytesMut};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::block::{Block, Class, Lead};
+use super::read_into::ReadInto;
 
 /// How much is read at once when the client sends faster than it is read.
 const BULK_READ: usize = 128 * 1024;
+/// How much otherwise: a request head with all that browsers send.
+const FIRST_READ: usize = 8 * 1024;
 
 /// A connection without TLS. It holds no buffer: what is written goes to the socket at once.
 pub struct Plain {
@@ -68,6 +71,30 @@ impl Plain {
         ready!(self.poll_readable(cx))?;
         let mut block = Block::take(Class::Large, Lead::Source);
         self.poll_fill(cx, block.spare_mut())
+    }
+}
+
+/// What is read goes straight from the kernel into the buffer.
+impl ReadInto for Plain {
+    fn poll_read_into(&mut self, cx: &mut Context<'_>, into: &mut BytesMut) -> Poll<io::Result<usize>> {
+        if !self.first.is_empty() {
+            let first = std::mem::take(&mut self.first);
+            into.extend_from_slice(&first);
+            return Poll::Ready(Ok(first.len()));
+        }
+        loop {
+            ready!(self.io.poll_read_ready(cx))?;
+            let want = if self.bulk { BULK_READ } else { FIRST_READ };
+            into.reserve(want);
+            match self.io.try_read_buf(into) {
+                Ok(count) => {
+                    self.bulk = count >= want;
+                    return Poll::Ready(Ok(count));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
     }
 }
 

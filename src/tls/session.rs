@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use hyper::rt::ReadBufCursor;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{
@@ -172,6 +173,26 @@ impl Session {
         );
         self.plain = plain;
         turn.map(drop)
+    }
+
+    /// Decrypts what was received to the end of `into`.
+    pub(super) fn decrypt_into(&mut self, into: &mut BytesMut) -> Result<(), Fault> {
+        into.reserve(self.input.as_ref().map_or(0, Block::len));
+        let turn = self.turn(
+            &mut |payload| {
+                into.extend_from_slice(payload);
+                Ok(())
+            },
+            Errand::Nothing,
+        );
+        turn.map(drop)
+    }
+
+    /// Moves all kept plaintext to the end of `into`.
+    pub(super) fn take_plain_into(&mut self, into: &mut BytesMut) {
+        if let Some(block) = self.plain.take() {
+            into.extend_from_slice(block.filled());
+        }
     }
 
     /// Moves kept plaintext to `cursor`; `false` if there is none.

@@ -8,12 +8,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
 use super::accept::{Facts, explain};
 use super::plain::Plain;
+use super::read_into::ReadInto;
 use super::session::{Fault, Session};
 
 /// How long session tickets wait for a response to travel with. A client that connects ahead of
@@ -124,6 +126,34 @@ impl TlsStream {
             }
         }
         Ok(total)
+    }
+}
+
+/// What is decrypted goes straight from the record into the buffer.
+impl ReadInto for TlsStream {
+    fn poll_read_into(&mut self, cx: &mut Context<'_>, into: &mut BytesMut) -> Poll<io::Result<usize>> {
+        let before = into.len();
+        loop {
+            self.session.take_plain_into(into);
+            if into.len() > before || self.session.peer_has_closed() {
+                return Poll::Ready(Ok(into.len() - before));
+            }
+            if self.session.has_failed() {
+                return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+            }
+            match self.poll_receive(cx) {
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(Ok(false)) => return Poll::Ready(self.end().map(|()| 0)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    self.send_unasked(cx);
+                    return Poll::Pending;
+                }
+            }
+            if let Err(fault) = self.session.decrypt_into(into) {
+                return Poll::Ready(Err(self.broken(cx, &fault)));
+            }
+        }
     }
 }
 

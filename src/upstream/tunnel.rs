@@ -5,8 +5,8 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
-use hyper::upgrade::Upgraded;
+use bytes::{Buf, Bytes, BytesMut};
+use hyper::rt::{Read, Write};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf, copy, split};
 use tokio::time::timeout;
 
@@ -32,9 +32,13 @@ impl Tunnel {
 
     /// Copies both ways until both sides have ended. Once one side has, the other has ten seconds to
     /// say its last words: an origin that ignores the end must not hold both connections for ever.
-    pub async fn join(self, client: Upgraded) -> io::Result<()> {
+    pub async fn join<C>(self, client: C, early: Bytes) -> io::Result<()>
+    where
+        C: Read + Write + Unpin,
+    {
         let (mut from_client, mut to_client) = split(Client(client));
         let (mut from_origin, mut to_origin) = split(self);
+        to_origin.write_all(&early).await?;
         let mut up = pin!(forward(&mut from_client, &mut to_origin));
         let mut down = pin!(forward(&mut from_origin, &mut to_client));
         let ended = tokio::select! {
@@ -82,10 +86,10 @@ impl AsyncWrite for Tunnel {
     }
 }
 
-/// hyper's upgraded connection, in tokio's terms.
-struct Client(Upgraded);
+/// The client's stream, in tokio's terms.
+struct Client<C>(C);
 
-impl AsyncRead for Client {
+impl<C: Read + Unpin> AsyncRead for Client<C> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -99,7 +103,7 @@ impl AsyncRead for Client {
     }
 }
 
-impl AsyncWrite for Client {
+impl<C: Write + Unpin> AsyncWrite for Client<C> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         hyper::rt::Write::poll_write(Pin::new(&mut self.0), cx, buf)
     }

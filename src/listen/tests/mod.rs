@@ -4,16 +4,14 @@ mod http1;
 mod http2;
 mod sniffing;
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, ready};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::{Response, StatusCode};
-use hyper::Request;
-use hyper::body::Incoming;
+use http::StatusCode;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
@@ -28,12 +26,15 @@ use super::door::{Door, Terms};
 use super::settings::tests::read_with;
 use super::tally::{Event, Tally};
 use super::{accept, limits, socket};
-use crate::body::{Body, BodyError, Rest, Upload};
+use crate::body::{Body, BodyError};
 use crate::client::key::Key;
 use crate::client::{self, Peer};
 use crate::clock;
 use crate::config::complaint::Complaints;
 use crate::drain::{Drain, Phase};
+use crate::http1::grade::Fault;
+use crate::reply::Reply;
+use crate::request::Request;
 use crate::tls::store::UnknownName;
 use crate::tls::{Policy as TlsPolicy, Store, throw_away};
 
@@ -59,77 +60,43 @@ fn quick() -> limits::Policy {
 }
 
 /// The road of these tests.
-async fn road(request: Request<Incoming>) -> Response<Body> {
-    match request.uri().path() {
-        "/slow" => {
-            tokio::time::sleep(Duration::from_millis(300)).await;
-            Response::new(Body::full("slow"))
-        }
-        "/big" => Response::new(Body::full(vec![b'x'; 8 * 1024 * 1024])),
-        "/never" => std::future::pending().await,
-        "/early" => {
-            // As the pipeline does it with a body that it refuses.
-            let (mut parts, body) = request.into_parts();
-            drop(Upload::new(body, parts.extensions.remove::<Arc<Rest>>()));
-            let mut response = Response::new(Body::full("too large"));
-            *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
-            response
-        }
-        "/echo" => Response::new(echo(request.into_body())),
-        "/whole" => Response::new(Body::full(whole(request.into_body()).await)),
-        "/tunnel" => tunnel(request),
-        "/panic" => panic!("a defect"),
-        path => Response::new(Body::full(format!("hi {path}"))),
-    }
-}
-
-/// Gives back what comes, as it comes.
-fn echo(mut body: Incoming) -> Body {
-    use http_body::Body as _;
-    Body::scripted(move |cx| {
-        let frame = ready!(std::pin::Pin::new(&mut body).poll_frame(cx));
-        Poll::Ready(frame.map(|frame| match frame {
-            Ok(frame) => Ok(frame.into_data().unwrap_or_default()),
-            Err(error) => Err(BodyError::Client(error)),
-        }))
-    })
-}
-
-/// The whole body of a request.
-async fn whole(mut body: Incoming) -> Vec<u8> {
-    use http_body::Body as _;
-    let mut out = Vec::new();
-    while let Some(frame) = std::future::poll_fn(|cx| std::pin::Pin::new(&mut body).poll_frame(cx)).await {
-        out.extend_from_slice(frame.unwrap().data_ref().unwrap());
-    }
-    out
-}
-
-/// Switches protocols and echoes what comes, in capitals.
-fn tunnel(request: Request<Incoming>) -> Response<Body> {
-    use hyper::rt::{Read as _, Write as _};
-    tokio::spawn(async move {
-        let mut io = hyper::upgrade::on(request).await.unwrap();
-        let mut space = [0u8; 64];
-        loop {
-            let mut buffer = hyper::rt::ReadBuf::new(&mut space);
-            let read = |cx: &mut std::task::Context<'_>| {
-                std::pin::Pin::new(&mut io).poll_read(cx, buffer.unfilled())
+async fn road(request: Request) -> Reply {
+    let Request { head, mut upload } = request;
+    let path = head.view().target().path.unwrap_or("(none)").to_owned();
+    let ok = |body: Body| Reply::new(StatusCode::OK, body);
+    match (head.view().fault(), &*path) {
+        (Some(fault), _) => {
+            let status = match fault {
+                Fault::TooSlow => StatusCode::REQUEST_TIMEOUT,
+                Fault::FieldsTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                _ => StatusCode::BAD_REQUEST,
             };
-            std::future::poll_fn(read).await.unwrap();
-            let upper = buffer.filled().to_ascii_uppercase();
-            if upper.is_empty() {
-                return;
-            }
-            let write = |cx: &mut std::task::Context<'_>| std::pin::Pin::new(&mut io).poll_write(cx, &upper);
-            std::future::poll_fn(write).await.unwrap();
+            Reply { close: true, ..Reply::new(status, Body::full("broken")) }
         }
-    });
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    response.headers_mut().insert("connection", "upgrade".parse().unwrap());
-    response.headers_mut().insert("upgrade", "shout".parse().unwrap());
-    response
+        (None, "/slow") => {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            ok(Body::full("slow"))
+        }
+        (None, "/big") => ok(Body::full(vec![b'x'; 8 * 1024 * 1024])),
+        (None, "/never") => std::future::pending().await,
+        // As the pipeline does it with a body that it refuses.
+        (None, "/early") => {
+            Reply { close: true, ..Reply::new(StatusCode::PAYLOAD_TOO_LARGE, Body::full("too large")) }
+        }
+        (None, "/echo") => ok(Body::scripted(move |cx| {
+            let piece = ready!(upload.poll_piece(cx));
+            Poll::Ready(piece.map(|piece| piece.map_err(BodyError::Client)))
+        })),
+        (None, "/whole") => {
+            let mut whole = Vec::new();
+            while let Some(piece) = poll_fn(|cx| upload.poll_piece(cx)).await {
+                whole.extend_from_slice(&piece.unwrap());
+            }
+            ok(Body::full(whole))
+        }
+        (None, "/panic") => panic!("a defect"),
+        (None, path) => ok(Body::full(format!("hi {path}"))),
+    }
 }
 
 impl House {

@@ -1,0 +1,12 @@
+//! Reading to the end of a growing buffer, which hyper's read cursor does not allow without `unsafe`.
+
+use std::io;
+use std::task::{Context, Poll};
+
+use bytes::BytesMut;
+
+/// A stream that appends what it has received to a buffer.
+pub trait ReadInto {
+    /// Appends what is there. Ready with the number of bytes; 0 is the end of the stream.
+    fn poll_read_into(&mut self, cx: &mut Context<'_>, into: &mut BytesMut) -> Poll<io::Result<usize>>;
+}
