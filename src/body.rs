@@ -98,6 +98,14 @@ impl Body {
         Self { source: Source::Scripted(Box::new(script)), record: None }
     }
 
+    /// Notes in the record what a tunnel carried behind this answer's head.
+    pub fn carried(&mut self, from_client: u64, from_origin: u64) {
+        if let Some(record) = &mut self.record {
+            record.receiving().add(usize::try_from(from_client).unwrap_or(usize::MAX));
+            record.sent(usize::try_from(from_origin).unwrap_or(usize::MAX));
+        }
+    }
+
     /// The same body with the record that it completes.
     #[must_use]
     pub fn recorded(self, mut record: Box<Record>) -> Self {

@@ -370,12 +370,12 @@ where
         &mut self,
         tunnel: crate::upstream::Tunnel,
         mut head: BytesMut,
-        body: Body,
+        mut body: Body,
         ticket: Ticket,
     ) -> State<F> {
         let wire = Arc::clone(&self.wire);
         State::Tunnel(Box::pin(async move {
-            let _held = (body, ticket);
+            let _ticket = ticket;
             std::future::poll_fn(|cx| {
                 let mut line = wire.line();
                 while !head.is_empty() {
@@ -386,7 +386,9 @@ where
             })
             .await?;
             let early = std::mem::take(&mut wire.line().input).freeze();
-            tunnel.join(ClientEnd(wire), early).await
+            let carried = tunnel.join(ClientEnd(wire), early).await;
+            body.carried(carried.from_client, carried.from_origin);
+            carried.ended
         }))
     }
 }

@@ -105,9 +105,14 @@ impl Flow {
 }
 
 impl OriginBody {
-    /// The body that follows a head: `buffer` holds what of it came with the head.
-    #[must_use]
-    pub(super) fn new(framing: Framing, buffer: BytesMut, flow: Flow, piece: usize) -> Self {
+    /// The body that follows a head: `buffer` holds what of it came with the head. A fault in there,
+    /// before any data, is one while the head can still be withheld.
+    pub(super) fn new(
+        framing: Framing,
+        buffer: BytesMut,
+        flow: Flow,
+        piece: usize,
+    ) -> Result<Self, ChunkFault> {
         let coding = match framing {
             Framing::Empty | Framing::Length(0) => Coding::Done,
             Framing::Length(left) => Coding::Length(left),
@@ -119,8 +124,8 @@ impl OriginBody {
         if matches!(body.coding, Coding::Done) {
             body.end();
         }
-        body.look_ahead();
-        body
+        body.fill()?;
+        Ok(body)
     }
 
     /// The next piece of data; `None` at the end. A truncated body is an error, never an end.

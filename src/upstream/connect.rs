@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::time::timeout;
 
@@ -49,8 +50,8 @@ async fn tcp(host: &str, port: u16, limit: Duration) -> Result<TcpStream, Upstre
     let addresses: Vec<SocketAddr> = match found {
         Ok(found) => found.collect(),
         Err(error) => {
-            let detail = format!("looking up {host}: {error}");
-            return Err(UpstreamError::new(Kind::Unreachable, detail));
+            let kind = if is_ours(&error) { Kind::Exhausted } else { Kind::Unreachable };
+            return Err(UpstreamError::new(kind, format!("looking up {host}: {error}")));
         }
     };
     let share = limit / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
@@ -73,7 +74,15 @@ async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
 }
 
 fn unreachable(error: &io::Error) -> UpstreamError {
-    UpstreamError::new(Kind::Unreachable, format!("connecting: {error}"))
+    let kind = if is_ours(error) { Kind::Exhausted } else { Kind::Unreachable };
+    UpstreamError::new(kind, format!("connecting: {error}"))
+}
+
+/// Whether no origin could have been reached: out of files (EMFILE, ENFILE), buffers (ENOBUFS), memory
+/// (ENOMEM) or local ports (EADDRNOTAVAIL).
+fn is_ours(error: &io::Error) -> bool {
+    let code = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(code, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::ADDRNOTAVAIL))
 }
 
 #[cfg(test)]
@@ -114,6 +123,17 @@ mod tests {
         assert_eq!(kind(&url, LIMIT).await, Kind::Unreachable);
         let _listener = UnixListener::bind(&path).unwrap();
         assert!(matches!(connect(&member(&url), LIMIT).await, Ok(Stream::Unix(_))));
+    }
+
+    #[test]
+    fn what_we_lack_ourselves_is_no_fault_of_the_origin() {
+        let kind = |errno: Errno| unreachable(&errno.into()).kind;
+        for ours in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL] {
+            assert_eq!(kind(ours), Kind::Exhausted, "{ours}");
+        }
+        for theirs in [Errno::CONNREFUSED, Errno::HOSTUNREACH, Errno::TIMEDOUT, Errno::NOENT] {
+            assert_eq!(kind(theirs), Kind::Unreachable, "{theirs}");
+        }
     }
 
     #[tokio::test]

@@ -14,6 +14,8 @@ use crate::refusal::{Reason, Refusal};
 pub enum Kind {
     /// No connection: refused, no route, no such name, no such socket, or too slow to connect.
     Unreachable,
+    /// This process or the machine has no file or memory left for a connection: no fault of the origin.
+    Exhausted,
     /// The TLS handshake failed, or the certificate was not accepted.
     Tls,
     /// The answer was not one clear HTTP/1 message.
@@ -41,6 +43,8 @@ pub enum Blame {
     Origin,
     /// The client's; nothing is wrong with the origin.
     Client,
+    /// Ours.
+    Proxy,
 }
 
 /// Whether the same request may be sent again.
@@ -106,6 +110,7 @@ impl Kind {
     pub const fn reason(self) -> Reason {
         match self {
             Self::Unreachable => Reason::OriginUnreachable,
+            Self::Exhausted => Reason::Overloaded,
             Self::Tls => Reason::OriginTls,
             Self::Protocol => Reason::OriginProtocol,
             Self::Closed => Reason::OriginClosed,
@@ -123,6 +128,7 @@ impl Kind {
     pub const fn blame(self) -> Blame {
         match self {
             Self::ClientBody | Self::ClientRefused(_) | Self::ClientStalled => Blame::Client,
+            Self::Exhausted => Blame::Proxy,
             _ => Blame::Origin,
         }
     }

@@ -32,4 +32,4 @@ pub use body::OriginBody;
 pub use endpoint::Endpoint;
 pub use error::{Blame, Facts, Kind, Retry, UpstreamError};
 pub use send::{Answer, Call, Limits, Upstream};
-pub use tunnel::Tunnel;
+pub use tunnel::{Carried, Tunnel};

@@ -13,7 +13,7 @@ use http::{HeaderValue, Method, StatusCode};
 use super::balance::{Member, Seat, Tried, choose};
 use super::body::{BULK, Flow, OriginBody};
 use super::connect::connect;
-use super::error::{Facts, Kind, Retry, UpstreamError};
+use super::error::{Blame, Facts, Kind, Retry, UpstreamError};
 use super::exchange::{Exchange, Expect};
 use super::health::Patience;
 use super::settings::Policy;
@@ -50,12 +50,18 @@ pub struct Limits {
     pub response_head: usize,
     /// The longest pause between two bytes of a response body, unless `first_byte` is longer.
     pub body_idle: Duration,
+    /// The longest silence of both sides of a tunnel; zero if there is no limit.
+    pub tunnel_idle: Duration,
 }
 
 /// TYPO3's cache-tag lines make response heads of more than 64 KiB.
 impl Default for Limits {
     fn default() -> Self {
-        Self { response_head: 128 * 1024, body_idle: Duration::from_secs(30) }
+        Self {
+            response_head: 128 * 1024,
+            body_idle: Duration::from_secs(30),
+            tunnel_idle: Duration::from_hours(1),
+        }
     }
 }
 
@@ -143,6 +149,8 @@ impl Upstream {
             facts.attempts += 1;
             let stream = match self.stream(&seat, &order, fresh, &mut facts).await {
                 Ok(stream) => stream,
+                // No other member could be reached either.
+                Err(error) if error.kind == Kind::Exhausted => return Err(UpstreamError { facts, ..error }),
                 Err(error) => {
                     tried.add(index);
                     last = error;
@@ -157,11 +165,11 @@ impl Upstream {
                         Retry::IfIdempotent => repeatable,
                         Retry::Never => false,
                     };
-                    order = rest;
-                    if !again || !facts.reused || !order.upload.rewind() {
+                    let Some(mut rest) = rest.filter(|_| again && facts.reused) else { return Err(error) };
+                    if !rest.upload.rewind() {
                         return Err(error);
                     }
-                    fresh = true;
+                    (order, fresh) = (rest, true);
                 }
             }
         }
@@ -213,7 +221,7 @@ impl Upstream {
                 Ok(stream)
             }
             Err(error) => {
-                if seat.member.health.failed(now) {
+                if error.kind.blame() == Blame::Origin && seat.member.health.failed(now) {
                     tracing::warn!(member = &*seat.member.name, %error, "origin left alone for a while");
                 }
                 Err(error)
@@ -221,14 +229,14 @@ impl Upstream {
         }
     }
 
-    /// One exchange. What it did not use up comes back with the error.
+    /// One exchange. What it did not use up comes back with the error, unless an answer had begun.
     async fn ask(
         &self,
         seat: Seat,
         mut stream: Stream,
         mut order: Order,
         mut facts: Facts,
-    ) -> Result<Answer, (UpstreamError, Order)> {
+    ) -> Result<Answer, (UpstreamError, Option<Order>)> {
         let start = clock::now();
         let mut exchange = Exchange::new(&mut stream, &mut order.upload, order.expect);
         let result = exchange.head().await;
@@ -237,9 +245,9 @@ impl Upstream {
         match result {
             Ok(head) => {
                 facts.first_byte = Some(clock::now() - start);
-                Ok(self.answer(seat, stream, order, head, buffer, facts))
+                self.answer(seat, stream, order, head, buffer, facts).map_err(|error| (error, None))
             }
-            Err(error) => Err((UpstreamError { facts, ..error }, order)),
+            Err(error) => Err((UpstreamError { facts, ..error }, Some(order))),
         }
     }
 
@@ -251,19 +259,25 @@ impl Upstream {
         head: ResponseHead,
         buffer: BytesMut,
         facts: Facts,
-    ) -> Answer {
+    ) -> Result<Answer, UpstreamError> {
         let keep = self.keep(&head);
         let status = head.status;
         if status == StatusCode::SWITCHING_PROTOCOLS {
             let reply = reply(head, Body::empty());
-            return Answer { reply, tunnel: Some(Tunnel::new(stream, buffer, seat)), facts };
+            let tunnel = Tunnel::new(stream, buffer.freeze(), seat, self.limits.tunnel_idle);
+            return Ok(Answer { reply, tunnel: Some(tunnel), facts });
         }
         let framing = head.declared.of_response(order.to_head, status);
         let keep = if framing == Framing::UntilClose { Duration::ZERO } else { keep };
         let idle = self.limits.body_idle.max(order.expect.first_byte);
         let flow = Flow::new(stream, order.upload, seat, keep, idle);
-        let body = Body::origin(OriginBody::new(framing, buffer, flow, order.piece));
-        Answer { reply: reply(head, body), tunnel: None, facts }
+        match OriginBody::new(framing, buffer, flow, order.piece) {
+            Ok(body) => Ok(Answer { reply: reply(head, Body::origin(body)), tunnel: None, facts }),
+            Err(fault) => {
+                let detail = format!("the body, before any data: {fault}");
+                Err(UpstreamError { facts, ..UpstreamError::new(Kind::Protocol, detail) })
+            }
+        }
     }
 
     /// How long the connection may be kept: below our limit and below what the origin announced.

@@ -204,11 +204,13 @@ async fn truncated_bodies_are_never_a_clean_end() {
 
 #[tokio::test]
 async fn bad_chunks() {
-    for chunks in
-        ["zz\r\n", "2\nok\r\n", "2\r\nok!!", "ffffffffffffffffff\r\n", "-2\r\nok\r\n", "2\r\nok\r\nx"]
-    {
-        let answer = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}");
-        let body = fault(answer, After::Stall).await.unwrap();
+    const HEAD: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    // Before any data the head is withheld: the client gets one clear error.
+    for chunks in ["zz\r\n", "2\nok\r\n", "ffffffffffffffffff\r\n", "-2\r\nok\r\n", "0\r\nA\0: b\r\n\r\n"] {
+        assert_eq!(refused(format!("{HEAD}{chunks}"), After::Stall).await, Kind::Protocol, "{chunks:?}");
+    }
+    for chunks in ["2\r\nok!!", "2\r\nok\r\nx", "2\r\nok\r\n0\r\nA\0: b\r\n\r\n"] {
+        let body = fault(format!("{HEAD}{chunks}"), After::Stall).await.unwrap();
         assert!(matches!(body, Err(BodyError::Origin(_))), "{chunks:?}: {body:?}");
     }
 }

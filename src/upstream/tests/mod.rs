@@ -5,6 +5,7 @@ mod evil;
 mod reuse;
 mod settings;
 mod tls;
+mod tunnel;
 
 use std::time::Duration;
 
@@ -108,7 +109,7 @@ fn upstream(urls: &[String], pool: PoolPolicy) -> Upstream {
     Upstream::new(&Policy { members, pool }, LIMITS, 1)
 }
 
-const LIMITS: Limits = Limits { response_head: 16 * 1024, body_idle: SHORT };
+const LIMITS: Limits = Limits { response_head: 16 * 1024, body_idle: SHORT, tunnel_idle: LONG };
 
 fn call(method: Method, framing: RequestFraming, body: Body) -> Call {
     let line = match framing {

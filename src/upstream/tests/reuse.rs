@@ -309,31 +309,6 @@ async fn all_down_is_said_and_one_alone_is_always_tried() {
 }
 
 #[tokio::test]
-async fn a_websocket_becomes_a_tunnel() {
-    let origin = Origin::start().await;
-    let upstream = origin.upstream();
-    let switching = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\n\
-        Sec-WebSocket-Accept: x\r\n\r\nearly";
-    let call = Call { websocket: true, ..get() };
-    let (result, mut peer) = tokio::join!(upstream.send(0, call), origin.serve(switching));
-    let answer = result.unwrap();
-    assert_eq!(answer.reply.status, 101);
-    assert_eq!(answer.reply.fields.get(&http::header::UPGRADE).unwrap(), "websocket");
-    let mut tunnel = answer.tunnel.unwrap();
-    let mut early = [0; 5];
-    tunnel.read_exact(&mut early).await.unwrap();
-    assert_eq!(&early, b"early");
-    tunnel.write_all(b"ping").await.unwrap();
-    assert_eq!(peer.read(4).await, b"ping");
-    peer.say("pong").await;
-    let mut pong = [0; 4];
-    tunnel.read_exact(&mut pong).await.unwrap();
-    assert_eq!(&pong, b"pong");
-    drop(tunnel);
-    assert!(upstream.members().all(|(_, _, under_way)| under_way == 0));
-}
-
-#[tokio::test]
 async fn an_upgrade_that_is_not_granted_is_an_ordinary_answer() {
     let origin = Origin::start().await;
     let upstream = origin.upstream();
