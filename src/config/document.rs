@@ -203,6 +203,9 @@ impl Limits {
                 body_idle: section
                     .get::<Text<Duration>>(reading, "body_idle")
                     .map_or(default.body_idle, |placed| placed.value.0),
+                tunnel_idle: section
+                    .get::<Text<Duration>>(reading, "tunnel_idle")
+                    .map_or(default.tunnel_idle, |placed| placed.value.0),
             },
             workers: section
                 .get::<u64>(reading, "workers")
