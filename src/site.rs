@@ -1,5 +1,7 @@
 //! A site and its routes: what a request is measured against once its host and path are known.
 
+use std::sync::Arc;
+
 use crate::config::complaint::Place;
 use crate::config::rules::Rules;
 use crate::config::section::{Fault, FromText};
@@ -22,8 +24,9 @@ pub struct Site {
     pub upstream: Upstream,
     /// How the origin is reached, which no `Location` may tell.
     pub origin_authorities: Vec<OriginAuthority>,
-    /// Most specific first; the last one has no pattern and takes everything else.
-    pub routes: Vec<Route>,
+    /// Most specific first; the last one has no pattern and takes everything else. Sites for which the same
+    /// was written share them.
+    pub routes: Arc<[Route]>,
     /// Where it was written.
     pub place: Place,
 }

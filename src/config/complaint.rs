@@ -3,7 +3,9 @@
 //! Reading a configuration never stops at the first fault: every reader adds its complaints here,
 //! and `ravelin check` prints them all.
 
+use std::collections::HashSet;
 use std::fmt::{self, Write as _};
+use std::hash::{Hash, Hasher};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -30,7 +32,8 @@ impl Place {
     #[must_use]
     pub fn line(&self) -> usize {
         let end = self.span.start.min(self.source.text.len());
-        1 + self.source.text.as_bytes().iter().take(end).filter(|b| **b == b'\n').count()
+        let before = self.source.text.as_bytes().get(..end).unwrap_or_default();
+        1 + memchr::memchr_iter(b'\n', before).count()
     }
 
     /// `file:line`, as `explain` and complaints print it.
@@ -52,8 +55,24 @@ impl Place {
     }
 }
 
+/// The same bytes of a text of the same name: a preset that is read twice says the same at the same place.
+impl PartialEq for Place {
+    fn eq(&self, other: &Self) -> bool {
+        self.span == other.span && self.source.name == other.source.name
+    }
+}
+
+impl Eq for Place {}
+
+impl Hash for Place {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.source.name.hash(state);
+        self.span.hash(state);
+    }
+}
+
 /// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Severity {
     /// Ravelin does not start (or keeps the old generation on reload).
     Error,
@@ -62,7 +81,7 @@ pub enum Severity {
 }
 
 /// One thing that is wrong.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Complaint {
     /// How bad it is.
     pub severity: Severity,
@@ -114,6 +133,8 @@ impl fmt::Display for Complaint {
 #[derive(Clone, Debug, Default)]
 pub struct Complaints {
     list: Vec<Complaint>,
+    known: HashSet<Complaint>,
+    errors: bool,
 }
 
 impl Complaints {
@@ -129,8 +150,9 @@ impl Complaints {
 
     fn push(&mut self, severity: Severity, place: Option<&Place>, message: String, hint: Option<String>) {
         let complaint = Complaint { severity, place: place.cloned(), message, hint };
-        // A preset layer is read once per site: the same fault is said once.
-        if !self.list.iter().any(|c| c.to_string() == complaint.to_string()) {
+        self.errors |= severity == Severity::Error;
+        // Layers are compiled for several routes and sites: the same fault is said once.
+        if self.known.insert(complaint.clone()) {
             self.list.push(complaint);
         }
     }
@@ -138,7 +160,7 @@ impl Complaints {
     /// Whether anything keeps the configuration from being used.
     #[must_use]
     pub fn has_errors(&self) -> bool {
-        self.list.iter().any(|c| c.severity == Severity::Error)
+        self.errors
     }
 
     /// Every complaint, errors and warnings.

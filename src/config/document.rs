@@ -10,7 +10,7 @@ use toml::de::DeTable;
 
 use super::complaint::{Place, Source};
 use super::development;
-use super::layer::{self, Layer, Level};
+use super::layer::{Layer, Stacks};
 use super::section::{Placed, Reading, Section, Text};
 use super::site;
 use super::units::Size;
@@ -24,7 +24,7 @@ use crate::listen;
 use crate::listen::settings::{Certificates, Https, Service, UnknownSni};
 use crate::observe;
 use crate::runtime::worker_count;
-use crate::site::{Area, Route, Site};
+use crate::site::Site;
 use crate::tls::load::{self, Files};
 use crate::tls::store::{Store, UnknownName};
 use crate::upstream;
@@ -78,6 +78,7 @@ struct Raw {
     unknown_host: host::Raw,
     layer: Layer,
     sites: Vec<site::Raw>,
+    stacks: Stacks,
 }
 
 impl Raw {
@@ -87,6 +88,7 @@ impl Raw {
             .into_iter()
             .map(|section| listen::settings::Raw::read(section, reading))
             .collect();
+        let mut stacks = Stacks::default();
         Self {
             listeners,
             limits: Limits::read(root, reading),
@@ -105,12 +107,13 @@ impl Raw {
             sites: root
                 .sections(reading, "site")
                 .into_iter()
-                .map(|section| site::Raw::read(section, reading))
+                .map(|section| site::Raw::read(section, &mut stacks, reading))
                 .collect(),
+            stacks,
         }
     }
 
-    fn compile(self, source: &Arc<Source>, reading: &mut Reading<'_>) -> Option<Generation> {
+    fn compile(mut self, source: &Arc<Source>, reading: &mut Reading<'_>) -> Option<Generation> {
         let whole = Place { source: Arc::clone(source), span: 0..0 };
         if self.sites.is_empty() {
             let hint = "add `[[site]]` with `hosts` and `upstream`; `ravelin config default` shows one";
@@ -124,13 +127,14 @@ impl Raw {
         let listeners = listeners(self.listeners, &patterns, reading);
         let workers = worker_count(self.limits.workers);
         self.layer.check_paths(&mut reading.complaints);
-        let outside = outside(&self.layer, reading)?;
+        let outside = self.stacks.outside(&self.layer, reading)?;
         let mut hosts = Vec::new();
         let mut sites: Vec<Site> = Vec::new();
         for raw in self.sites {
             let patterns = raw.hosts.clone();
             hosts.extend(patterns.into_iter().map(|host| (host, sites.len())));
-            sites.push(raw.compile(sites.len(), &self.layer, self.limits.origin, workers, reading));
+            let (file, stacks) = (&self.layer, &mut self.stacks);
+            sites.push(raw.compile(sites.len(), file, stacks, self.limits.origin, workers, reading));
         }
         Some(Generation {
             id: identity(source, &listeners),
@@ -149,16 +153,6 @@ impl Raw {
             shutdown: self.shutdown,
         })
     }
-}
-
-/// The rules for a request of no site: the preset's safe headers with the file's laid over them.
-fn outside(file: &Layer, reading: &mut Reading<'_>) -> Option<Route> {
-    let mut layers = layer::preset("typo3", Level::Safe, None, reading);
-    for layer in &mut layers {
-        layer.paths.clear();
-    }
-    layers.push(Layer { rules: file.rules.clone(), paths: Vec::new() });
-    layer::routes(&layers, &mut reading.complaints).pop().map(|route| Route { area: Area::Frontend, ..route })
 }
 
 fn read_shutdown(root: &mut Section<'_>, reading: &mut Reading<'_>) -> Shutdown {

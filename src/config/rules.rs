@@ -1,5 +1,6 @@
 //! The rules that merge: what may stand at the top of the file, in a site, in a path, and in a preset.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::complaint::{Complaints, Place};
@@ -19,7 +20,8 @@ pub struct Raw {
     size: size::Raw,
     upgrade: upgrade::Raw,
     first_byte: Option<Placed<Duration>>,
-    harden: harden::Raw,
+    /// None where nothing was written: most paths leave the headers of their site alone and share them.
+    harden: Option<Arc<harden::Raw>>,
 }
 
 /// What it means for one route: every policy that a guard or the hardening step is given.
@@ -37,8 +39,8 @@ pub struct Rules {
     pub upgrade: upgrade::Policy,
     /// How long the origin may take to its first byte.
     pub first_byte: Duration,
-    /// What leaves the house.
-    pub harden: harden::Policy,
+    /// What leaves the house; shared by all routes of all sites for which the same was written.
+    pub harden: Arc<harden::Policy>,
     /// Where the rules that decide were written, for `ravelin explain`.
     pub written: Raw,
 }
@@ -49,6 +51,9 @@ pub const FIRST_BYTE: Duration = Duration::from_mins(1);
 impl Raw {
     /// Reads the keys of this layer; the caller closes the section.
     pub fn read(section: &mut Section<'_>, reading: &mut Reading<'_>) -> Self {
+        let before = section.found();
+        let harden = harden::Raw::read(section, reading);
+        let harden = (section.found() > before).then(|| Arc::new(harden));
         Self {
             modes: modes::Raw::read(section, reading),
             methods: method::Raw::read(section, reading),
@@ -58,13 +63,13 @@ impl Raw {
             first_byte: section
                 .get::<Text<Duration>>(reading, "first_byte")
                 .map(|placed| placed.map(|text| text.0)),
-            harden: harden::Raw::read(section, reading),
+            harden,
         }
     }
 
     /// This layer with a more specific one laid over it.
     #[must_use]
-    pub fn over(self, specific: Raw) -> Raw {
+    pub fn over(self, specific: Raw, shared: &mut harden::Shared) -> Raw {
         Raw {
             modes: self.modes.over(specific.modes),
             methods: self.methods.over(specific.methods),
@@ -72,7 +77,7 @@ impl Raw {
             size: self.size.over(specific.size),
             upgrade: self.upgrade.over(specific.upgrade),
             first_byte: specific.first_byte.or(self.first_byte),
-            harden: self.harden.over(specific.harden),
+            harden: shared.over(self.harden, specific.harden),
         }
     }
 
@@ -84,7 +89,7 @@ impl Raw {
     /// Which line decides each response header, for `ravelin explain`.
     #[must_use]
     pub fn decisions(&self) -> Vec<harden::Said> {
-        self.harden.describe()
+        self.harden.as_ref().map(|harden| harden.describe()).unwrap_or_default()
     }
 
     /// Where the key was written that `reason` judges by; none where its default holds, or where no key
@@ -108,13 +113,13 @@ impl Raw {
 
     /// Complains about what would break the part of TYPO3 that these merged rules are for.
     pub fn check(&self, area: Area, complaints: &mut Complaints) {
-        if matches!(area, Area::Backend | Area::Login) {
-            self.harden.check_backend(complaints);
+        if let (Area::Backend | Area::Login, Some(harden)) = (area, &self.harden) {
+            harden.check_backend(complaints);
         }
     }
 
     /// What the merged layers mean.
-    pub fn compile(self, complaints: &mut Complaints) -> Rules {
+    pub fn compile(self, shared: &mut harden::Shared, complaints: &mut Complaints) -> Rules {
         let written = self.clone();
         Rules {
             modes: self.modes.compile(complaints),
@@ -123,7 +128,7 @@ impl Raw {
             size: self.size.compile(complaints),
             upgrade: self.upgrade.compile(complaints),
             first_byte: self.first_byte.map_or(FIRST_BYTE, |placed| placed.value),
-            harden: self.harden.compile(complaints),
+            harden: shared.policy(self.harden.as_ref(), complaints),
             written,
         }
     }

@@ -44,6 +44,7 @@ pub struct Section<'t> {
     pub place: Place,
     name: String,
     known: Vec<&'static str>,
+    found: usize,
 }
 
 /// A value not yet read.
@@ -87,7 +88,7 @@ impl<'t> Section<'t> {
     #[must_use]
     pub fn root(table: &'t DeTable<'t>, source: &Arc<Source>) -> Self {
         let place = Place { source: Arc::clone(source), span: 0..0 };
-        Self { table, place, name: String::new(), known: Vec::new() }
+        Self { table, place, name: String::new(), known: Vec::new(), found: 0 }
     }
 
     /// Reads `key` as `T`; `None` if it is absent or was complained about.
@@ -100,7 +101,14 @@ impl<'t> Section<'t> {
     pub fn item(&mut self, key: &'static str) -> Option<Item<'t>> {
         self.known.push(key);
         let (_, value) = self.table.iter().find(|(k, _)| k.get_ref() == key)?;
+        self.found += 1;
         Some(self.child(key, value.get_ref(), value.span()))
+    }
+
+    /// How many of the keys that were asked for are there: who reads several can tell whether any was.
+    #[must_use]
+    pub fn found(&self) -> usize {
+        self.found
     }
 
     /// Reads `key` as a table (`[key]`).
@@ -197,7 +205,7 @@ impl<'t> Item<'t> {
             self.wrong_type(reading, "a table");
             return None;
         };
-        Some(Section { table, place: self.place, name: self.name, known: Vec::new() })
+        Some(Section { table, place: self.place, name: self.name, known: Vec::new(), found: 0 })
     }
 
     /// The elements of a list; a single value counts as a list of one.

@@ -1,7 +1,7 @@
 //! `[[site]]`: its hosts, its origin, and the layers that its rules come from.
 
 use super::complaint::Place;
-use super::layer::{self, Layer, Level};
+use super::layer::{Layer, Level, Stack, Stacks};
 use super::section::{Placed, Reading, Section, Text};
 use crate::guard::host::HostPattern;
 use crate::harden::OriginAuthority;
@@ -13,15 +13,16 @@ use crate::upstream::{self, Upstream};
 pub struct Raw {
     /// Which hosts it answers to.
     pub hosts: Vec<Placed<HostPattern>>,
-    preset: Vec<Layer>,
+    preset: Stack,
     upstream: upstream::settings::Raw,
-    layer: Layer,
+    /// What the site says itself, if anything.
+    own: Option<Box<Layer>>,
     place: Place,
 }
 
 impl Raw {
     /// Reads the whole table.
-    pub fn read(mut section: Section<'_>, reading: &mut Reading<'_>) -> Self {
+    pub fn read(mut section: Section<'_>, stacks: &mut Stacks, reading: &mut Reading<'_>) -> Self {
         let place = section.place.clone();
         let hosts = section
             .get::<Vec<Placed<Text<HostPattern>>>>(reading, "hosts")
@@ -40,12 +41,13 @@ impl Raw {
             reading.complaints.warning(Some(&place), message, Some(hint));
         }
         let name = preset.as_ref().map_or("none", |p| p.value.as_str());
-        let preset = layer::preset(name, level, preset.as_ref().map(|p| &p.place), reading);
+        let preset = stacks.preset(name, level, preset.as_ref().map(|p| &p.place), reading);
         let upstream = upstream::settings::Raw::read(&mut section, reading);
         let layer = Layer::read(&mut section, reading);
         layer.check_inside(&mut reading.complaints);
         section.finish(reading);
-        Self { hosts, preset, upstream, layer, place }
+        let own = layer.written.then(|| Box::new(layer));
+        Self { hosts, preset, upstream, own, place }
     }
 
     /// The site with its routes; `file` is the layer between preset and site.
@@ -53,14 +55,12 @@ impl Raw {
         self,
         index: usize,
         file: &Layer,
+        stacks: &mut Stacks,
         limits: upstream::Limits,
         workers: usize,
         reading: &mut Reading<'_>,
     ) -> Site {
-        let mut layers = self.preset;
-        layers.push(file.clone());
-        layers.push(self.layer);
-        let routes = layer::routes(&layers, &mut reading.complaints);
+        let routes = stacks.routes(&self.preset, file, self.own.as_deref(), &mut reading.complaints);
         let origin = self.upstream.compile(&mut reading.complaints);
         let upstream = Upstream::new(&origin, limits, workers);
         let name = self.hosts.first().map_or_else(|| "*".into(), |host| host.value.to_string().into());

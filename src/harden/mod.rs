@@ -25,6 +25,7 @@ mod permissions;
 mod policy;
 mod rule;
 pub mod set_cookie;
+mod shared;
 mod singleton;
 mod table;
 
@@ -39,6 +40,7 @@ pub use apply::{Applied, Conflict, Facts, apply};
 pub use describe::Said;
 pub use location::OriginAuthority;
 pub use policy::Policy;
+pub use shared::Shared;
 
 use crate::config::complaint::{Complaints, Place};
 use crate::config::section::{Reading, Section};
