@@ -128,13 +128,19 @@ impl Raw {
         let workers = worker_count(self.limits.workers);
         self.layer.check_paths(&mut reading.complaints);
         let outside = self.stacks.outside(&self.layer, reading)?;
+        let mut common = site::Common {
+            file: &self.layer,
+            stacks: self.stacks,
+            origins: upstream::settings::Common::default(),
+            limits: self.limits.origin,
+            workers,
+        };
         let mut hosts = Vec::new();
-        let mut sites: Vec<Site> = Vec::new();
+        let mut sites: Vec<Site> = Vec::with_capacity(self.sites.len());
         for raw in self.sites {
             let patterns = raw.hosts.clone();
             hosts.extend(patterns.into_iter().map(|host| (host, sites.len())));
-            let (file, stacks) = (&self.layer, &mut self.stacks);
-            sites.push(raw.compile(sites.len(), file, stacks, self.limits.origin, workers, reading));
+            sites.push(raw.compile(sites.len(), &mut common, &mut reading.complaints));
         }
         Some(Generation {
             id: identity(source, &listeners),

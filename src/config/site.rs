@@ -1,6 +1,6 @@
 //! `[[site]]`: its hosts, its origin, and the layers that its rules come from.
 
-use super::complaint::Place;
+use super::complaint::{Complaints, Place};
 use super::layer::{Layer, Level, Stack, Stacks};
 use super::section::{Placed, Reading, Section, Text};
 use crate::guard::host::HostPattern;
@@ -18,6 +18,20 @@ pub struct Raw {
     /// What the site says itself, if anything.
     own: Option<Box<Layer>>,
     place: Place,
+}
+
+/// What all sites of a configuration are compiled with.
+pub struct Common<'f> {
+    /// The layer between preset and site.
+    pub file: &'f Layer,
+    /// The presets, and the routes that sites share.
+    pub stacks: Stacks,
+    /// What their origins share.
+    pub origins: upstream::settings::Common,
+    /// Limits towards origins.
+    pub limits: upstream::Limits,
+    /// How many threads serve.
+    pub workers: usize,
 }
 
 impl Raw {
@@ -50,19 +64,11 @@ impl Raw {
         Self { hosts, preset, upstream, own, place }
     }
 
-    /// The site with its routes; `file` is the layer between preset and site.
-    pub fn compile(
-        self,
-        index: usize,
-        file: &Layer,
-        stacks: &mut Stacks,
-        limits: upstream::Limits,
-        workers: usize,
-        reading: &mut Reading<'_>,
-    ) -> Site {
-        let routes = stacks.routes(&self.preset, file, self.own.as_deref(), &mut reading.complaints);
-        let origin = self.upstream.compile(&mut reading.complaints);
-        let upstream = Upstream::new(&origin, limits, workers);
+    /// The site with its routes.
+    pub fn compile(self, index: usize, common: &mut Common<'_>, complaints: &mut Complaints) -> Site {
+        let routes = common.stacks.routes(&self.preset, common.file, self.own.as_deref(), complaints);
+        let origin = self.upstream.compile(&mut common.origins, complaints);
+        let upstream = Upstream::new(&origin, common.limits, common.workers);
         let name = self.hosts.first().map_or_else(|| "*".into(), |host| host.value.to_string().into());
         Site {
             name,

@@ -10,6 +10,7 @@ use super::balance::MEMBERS_MAX;
 use super::endpoint::Endpoint;
 use super::tls::{self, Tls, Trust};
 use super::tls_settings;
+pub use super::tls_settings::Common;
 use crate::config::complaint::{Complaints, Place};
 use crate::config::section::{Placed, Reading, Section, Text};
 
@@ -71,7 +72,7 @@ impl Policy {
                     .map_err(|error| rustls::Error::General(error.to_string()))?;
                 let mut roots = RootCertStore::empty();
                 root.map_or(Ok(()), |root| roots.add(root.clone()))?;
-                let trust = Trust { roots: Some(roots), pins: Vec::new(), client: None };
+                let trust = Trust { roots: Some(roots.into()), pins: Vec::new(), client: None };
                 Some(Tls::new(tls::config(trust)?, name))
             }
             _ => None,
@@ -115,7 +116,7 @@ impl Raw {
     }
 
     /// What it means: every file is read and every name checked here.
-    pub fn compile(self, complaints: &mut Complaints) -> Policy {
+    pub fn compile(self, common: &mut Common, complaints: &mut Complaints) -> Policy {
         let endpoints = self.endpoints(complaints);
         let pool = self.pool.compile(complaints);
         let https = endpoints.iter().any(Endpoint::tls);
@@ -123,7 +124,8 @@ impl Raw {
             let message = "`upstream_tls` has no effect: no upstream of this site is `https://`";
             complaints.warning(Some(&tls.place), message, None);
         }
-        let tls = https.then(|| tls_settings::compile(self.tls.as_ref(), &self.site, complaints)).flatten();
+        let tls =
+            https.then(|| tls_settings::compile(self.tls.as_ref(), common, &self.site, complaints)).flatten();
         let members = endpoints
             .into_iter()
             .map(|endpoint| {

@@ -31,7 +31,7 @@ pub(super) struct Tls {
 #[derive(Debug)]
 pub(super) struct Trust {
     /// The roots that certificates must chain to; `None` accepts any certificate.
-    pub(super) roots: Option<RootCertStore>,
+    pub(super) roots: Option<Arc<RootCertStore>>,
     /// Keys of which the origin must have one; none pinned if empty.
     pub(super) pins: Vec<Pin>,
     /// The certificate and key that Ravelin shows.
@@ -82,12 +82,12 @@ struct Verifier {
 
 impl Verifier {
     fn new(
-        roots: Option<RootCertStore>,
+        roots: Option<Arc<RootCertStore>>,
         pins: Vec<Pin>,
         provider: Arc<CryptoProvider>,
     ) -> Result<Self, Error> {
         let build = |roots| {
-            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+            WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
                 .build()
                 .map_err(|error| Error::General(error.to_string()))
         };

@@ -33,6 +33,15 @@ struct RawClient {
     key: Option<Placed<PathBuf>>,
 }
 
+/// What the sites of a configuration share. The operating system has some 140 roots: they are read when the
+/// first site needs them, and once.
+#[derive(Debug, Default)]
+pub struct Common {
+    roots: Option<Arc<RootCertStore>>,
+    /// TLS to the origins of sites that write nothing about it.
+    plain: Option<Arc<ClientConfig>>,
+}
+
 /// What it means: everything but the name of the single member.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -127,11 +136,19 @@ impl Shared {
 }
 
 /// What the section, or its absence, means for a site with an https origin.
-pub(super) fn compile(raw: Option<&Raw>, site: &Place, complaints: &mut Complaints) -> Option<Shared> {
+pub(super) fn compile(
+    raw: Option<&Raw>,
+    common: &mut Common,
+    site: &Place,
+    complaints: &mut Complaints,
+) -> Option<Shared> {
+    if let (None, Some(config)) = (raw, &common.plain) {
+        return Some(Shared { config: Arc::clone(config), server_name: None });
+    }
     let place = raw.map_or(site, |raw| &raw.place);
     let any = raw.is_some_and(|raw| raw.accepts_any(complaints));
-    let roots =
-        if any { None } else { Some(roots(raw.and_then(|raw| raw.roots.as_ref()), place, complaints)?) };
+    let file = raw.and_then(|raw| raw.roots.as_ref());
+    let roots = if any { None } else { Some(roots(file, common, place, complaints)?) };
     let pins = raw.and_then(|raw| raw.pins.as_ref());
     let trust = Trust {
         roots,
@@ -147,7 +164,12 @@ pub(super) fn compile(raw: Option<&Raw>, site: &Place, complaints: &mut Complain
     }
     let server_name = raw.and_then(|raw| raw.server_name(complaints));
     match tls::config(trust) {
-        Ok(config) => Some(Shared { config, server_name }),
+        Ok(config) => {
+            if raw.is_none() {
+                common.plain = Some(Arc::clone(&config));
+            }
+            Some(Shared { config, server_name })
+        }
         Err(error) => {
             complaints.error(
                 Some(place),
@@ -162,11 +184,15 @@ pub(super) fn compile(raw: Option<&Raw>, site: &Place, complaints: &mut Complain
 /// The roots of a file, or the operating system's.
 fn roots(
     file: Option<&Placed<PathBuf>>,
+    common: &mut Common,
     place: &Place,
     complaints: &mut Complaints,
-) -> Option<RootCertStore> {
+) -> Option<Arc<RootCertStore>> {
     let mut store = RootCertStore::empty();
     let Some(file) = file else {
+        if let Some(known) = &common.roots {
+            return Some(Arc::clone(known));
+        }
         store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         if store.is_empty() {
             let hint = "install `ca-certificates`, or set `roots` in `[site.upstream_tls]`".to_owned();
@@ -177,7 +203,7 @@ fn roots(
             );
             return None;
         }
-        return Some(store);
+        return Some(Arc::clone(common.roots.insert(Arc::new(store))));
     };
     for certificate in certificates(file, complaints)? {
         if let Err(error) = store.add(certificate) {
@@ -186,7 +212,7 @@ fn roots(
             return None;
         }
     }
-    Some(store)
+    Some(Arc::new(store))
 }
 
 /// Every certificate of a PEM file; at least one.

@@ -8,7 +8,7 @@ use toml::de::DeTable;
 use super::*;
 use crate::config::complaint::{Complaints, Severity, Source};
 use crate::config::section::{Reading, Section};
-use crate::upstream::settings::Raw;
+use crate::upstream::settings::{Common, Raw};
 
 fn compile_in(base: &Path, text: &str) -> (Policy, Complaints) {
     let source = Arc::new(Source { name: "test".to_owned(), text: text.to_owned() });
@@ -17,7 +17,7 @@ fn compile_in(base: &Path, text: &str) -> (Policy, Complaints) {
     let mut section = Section::root(table.get_ref(), &source);
     let raw = Raw::read(&mut section, &mut reading);
     section.finish(&mut reading);
-    let policy = raw.compile(&mut reading.complaints);
+    let policy = raw.compile(&mut Common::default(), &mut reading.complaints);
     (policy, reading.complaints)
 }
 

@@ -50,7 +50,7 @@ impl Leaf {
 }
 
 fn trust(authority: &Authority) -> Trust {
-    Trust { roots: Some(authority.store()), pins: Vec::new(), client: None }
+    Trust { roots: Some(authority.store().into()), pins: Vec::new(), client: None }
 }
 
 /// What becomes of one request to an origin with this certificate, by a client that trusts so.
@@ -114,7 +114,7 @@ async fn a_self_signed_certificate_may_be_its_own_root() {
     let leaf = Leaf { certificate: params.self_signed(&key).unwrap(), key };
     let mut store = RootCertStore::empty();
     store.add(leaf.certificate.der().clone()).unwrap();
-    let trust = Trust { roots: Some(store), pins: Vec::new(), client: None };
+    let trust = Trust { roots: Some(store.into()), pins: Vec::new(), client: None };
     assert!(ask(&leaf, None, trust, "origin.internal").await.is_ok());
 }
 
