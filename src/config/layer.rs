@@ -14,7 +14,7 @@ use super::rules::Raw;
 use super::section::{Placed, Reading, Section, Text};
 use crate::guard::path::Pattern;
 use crate::harden;
-use crate::site::{Area, Route};
+use crate::site::{Area, Route, Routes};
 
 /// The rules of one layer, site-wide and by path.
 #[derive(Clone, Debug, Default)]
@@ -114,7 +114,7 @@ impl PathLayer {
 #[derive(Debug, Default)]
 pub struct Stacks {
     presets: HashMap<(Box<str>, Level), Arc<[Layer]>>,
-    routes: HashMap<Stack, Arc<[Route]>>,
+    routes: HashMap<Stack, Arc<Routes>>,
     shared: harden::Shared,
 }
 
@@ -148,13 +148,13 @@ impl Stacks {
         file: &Layer,
         own: Option<&Layer>,
         complaints: &mut Complaints,
-    ) -> Arc<[Route]> {
+    ) -> Arc<Routes> {
         if let (None, Some(known)) = (own, self.routes.get(stack)) {
             return Arc::clone(known);
         }
         let preset = stack.as_ref().and_then(|key| self.presets.get(key)).cloned().unwrap_or_default();
         let layers: Vec<&Layer> = preset.iter().chain([file]).chain(own).collect();
-        let made: Arc<[Route]> = routes(&layers, &mut self.shared, complaints).into();
+        let made = Arc::new(Routes::new(routes(&layers, &mut self.shared, complaints)));
         if own.is_none() {
             self.routes.insert(stack.clone(), Arc::clone(&made));
         }

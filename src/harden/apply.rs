@@ -8,7 +8,7 @@ use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 
 use super::location::{OriginAuthority, Public, publish, publish_refresh};
-use super::policy::{Entry, Holds, Policy, Role};
+use super::policy::{Entry, Holds, MOST_ENTRIES, Policy, Role};
 use super::rule::Verb;
 use super::{hsts, singleton};
 use crate::fields::Fields;
@@ -163,13 +163,23 @@ impl<'a> Pass<'a> {
                 self.together(entry, fields);
             }
         }
-        for at in &self.policy.adders {
-            let Some(entry) = self.policy.entry(*at).filter(|_| !self.seen.has(*at)) else { continue };
-            match self.plan(entry) {
-                Plan::Set(value) => fields.push(entry.name.clone(), value.clone()),
-                Plan::Fill(value) if self.may_fill(entry) => fields.push(entry.name.clone(), value.clone()),
-                Plan::Later => self.together(entry, fields),
-                _ => {}
+        let (policy, seen) = (self.policy, self.seen);
+        for at in policy.adders(self.holds).filter(|at| !seen.has(*at)) {
+            let Some(entry) = policy.entry(at) else { continue };
+            let value = match self.plan(entry) {
+                Plan::Set(value) => Some(value),
+                Plan::Fill(value) => Some(value).filter(|_| self.may_fill(entry)),
+                Plan::Later => match alone(entry) {
+                    Some(value) => Some(value),
+                    None => {
+                        self.together(entry, fields);
+                        continue;
+                    }
+                },
+                Plan::Keep | Plan::Drop => None,
+            };
+            if let Some(value) = value {
+                fields.push(entry.name.clone(), value.clone());
             }
         }
     }
@@ -276,6 +286,17 @@ impl<'a> Pass<'a> {
     }
 }
 
+/// The line that an entry of one operation makes of none, without looking for others: all three then are `add`.
+fn alone(entry: &Entry) -> Option<&HeaderValue> {
+    match &*entry.rules {
+        [rule] => match &rule.verb {
+            Verb::Append(value) | Verb::Merge(value) | Verb::Add(value) => Some(value),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 /// Apache's `append`: joined to the first line with `, `, even to an empty one.
 fn append(name: &HeaderName, value: &HeaderValue, fields: &mut Fields) {
     let Some((_, line)) = fields.iter_mut().find(|(n, _)| *n == name) else {
@@ -297,31 +318,31 @@ fn built(bytes: Vec<u8>) -> Option<HeaderValue> {
 
 /// A set of entry numbers.
 #[derive(Clone, Copy, Debug, Default)]
-struct Bits([u128; 2]);
+struct Bits([u64; MOST_ENTRIES / 64]);
 
 impl Bits {
     /// Puts `at` in and says whether it was in before.
-    fn insert(&mut self, at: u8) -> bool {
+    fn insert(&mut self, at: u16) -> bool {
         let before = self.has(at);
         self.set(at);
         before
     }
 
-    fn set(&mut self, at: u8) {
-        if let Some(word) = self.0.get_mut(usize::from(at >> 7)) {
-            *word |= 1 << (at & 127);
+    fn set(&mut self, at: u16) {
+        if let Some(word) = self.0.get_mut(usize::from(at >> 6)) {
+            *word |= 1 << (at & 63);
         }
     }
 
-    fn has(&self, at: u8) -> bool {
-        self.0.get(usize::from(at >> 7)).is_some_and(|word| word & (1 << (at & 127)) != 0)
+    fn has(&self, at: u16) -> bool {
+        self.0.get(usize::from(at >> 6)).is_some_and(|word| word & (1 << (at & 63)) != 0)
     }
 
     /// The numbers that are in.
-    fn iter(self) -> impl Iterator<Item = u8> {
-        self.0.into_iter().zip([0_u8, 128]).flat_map(|(mut left, base)| {
+    fn iter(self) -> impl Iterator<Item = u16> {
+        (0_u16..).step_by(64).zip(self.0).filter(|(_, word)| *word != 0).flat_map(|(base, mut left)| {
             std::iter::from_fn(move || {
-                let at = u8::try_from(left.trailing_zeros()).ok().filter(|_| left != 0)?;
+                let at = u16::try_from(left.trailing_zeros()).ok().filter(|_| left != 0)?;
                 left &= left - 1;
                 Some(base + at)
             })

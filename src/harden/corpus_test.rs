@@ -266,6 +266,48 @@ fn layers_merge_by_name_and_key() {
     assert_eq!(sent, leaves);
 }
 
+#[test]
+fn a_thousand_names_have_rules_and_each_does_what_it_says() {
+    let names = || (0..1_000_usize).map(|i| format!("x-rule-{i:03}"));
+    let rule = |(i, name): (usize, String)| match i % 5 {
+        0 => format!("{name} = \"v{i}\"\n"),
+        1 => format!("{name} = false\n"),
+        2 => format!("{name} = {{ append = \"v{i}\" }}\n"),
+        3 => format!("{name} = {{ set = \"v{i}\", status = \"404\" }}\n"),
+        _ => format!("{name} = [{{ add = \"v{i}\" }}, {{ set = \"w{i}\", status = \"404\" }}]\n"),
+    };
+    let policy = headers(&names().enumerate().map(rule).collect::<String>());
+    let after = |i: usize, sent: bool, status: u16| match (i % 5, sent, status) {
+        (0, ..) | (3, _, 404) | (2, false, _) => vec![format!("v{i}")],
+        (1, ..) | (3, false, _) => Vec::new(),
+        (2, true, _) => vec![format!("theirs, v{i}")],
+        (3, true, _) => vec!["theirs".to_owned()],
+        (_, _, 404) => vec![format!("w{i}")],
+        (_, true, _) => vec!["theirs".to_owned(), format!("v{i}")],
+        (_, false, _) => vec![format!("v{i}")],
+    };
+    for (sent, status) in [(false, 200), (false, 404), (true, 200), (true, 404)] {
+        let lines: Vec<String> = names().map(|name| format!("{name}: theirs")).collect();
+        let lines: Vec<&str> = lines.iter().filter(|_| sent).map(String::as_str).collect();
+        let mut answer = fields(&lines);
+        apply(&policy, &facts(status), &mut answer);
+        let mut left: std::collections::BTreeMap<&str, Vec<String>> = std::collections::BTreeMap::new();
+        for (name, value) in answer.iter() {
+            left.entry(name.as_str()).or_default().push(value.to_str().unwrap().to_owned());
+        }
+        for (i, name) in names().enumerate() {
+            let found = left.get(name.as_str()).cloned().unwrap_or_default();
+            assert_eq!(found, after(i, sent, status), "{name}, sent {sent}, status {status}");
+        }
+    }
+}
+
+#[test]
+fn more_names_than_fit_are_an_error_and_not_a_surprise() {
+    let rules: String = (0..1_100).map(|i| format!("X-R{i} = \"1\"\n")).collect();
+    assert!(complaints(&format!("[headers]\n{rules}")).contains("more than 1024 header names"));
+}
+
 /// What is wrong with a layer, as it is printed.
 fn complaints(toml: &str) -> String {
     let (raw, mut complaints) = raw("case", toml);

@@ -18,10 +18,11 @@ use crate::config::complaint::{Complaints, Place};
 pub struct Policy {
     /// Sorted by bucket.
     entries: Box<[Entry]>,
-    /// Where the entries of each bucket begin; one more at the end.
-    starts: [u8; BUCKETS + 1],
+    /// Where the entries of each bucket begin; one more at the end. A power of two of buckets, at least twice
+    /// as many as entries.
+    starts: Box<[u16]>,
     /// The entries that may add a line.
-    pub(super) adders: Box<[u8]>,
+    adders: Box<[Adder]>,
     conditions: Box<[Condition]>,
     needs_type: bool,
     wildcards: Wildcards,
@@ -45,6 +46,14 @@ pub(super) struct Rule {
     when: Option<u8>,
 }
 
+/// An entry that may add a line, and what must hold for that: side by side, so that a thousand that do not apply
+/// cost a response a glance each.
+#[derive(Clone, Copy, Debug)]
+struct Adder {
+    at: u16,
+    when: Option<u8>,
+}
+
 /// Names that more than the table decides about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
@@ -60,17 +69,30 @@ pub(super) enum Role {
     Refresh,
 }
 
+/// The fewest buckets: what the preset needs.
 const BUCKETS: usize = 128;
-const MOST_ENTRIES: usize = 250;
+/// The most names that one route may have rules for.
+pub(super) const MOST_ENTRIES: usize = 1_024;
 const MOST_CONDITIONS: usize = 64;
 
 /// The conditions that hold for one response, by number.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Holds(u64);
 
+impl Holds {
+    /// Whether the condition of this number holds; no condition always does.
+    fn has(self, when: Option<u8>) -> bool {
+        when.is_none_or(|number| self.0 & (1 << number) != 0)
+    }
+}
+
 impl Rule {
     pub(super) fn applies(&self, holds: Holds) -> bool {
-        self.when.is_none_or(|number| holds.0 & (1 << number) != 0)
+        holds.has(self.when)
+    }
+
+    fn adds(&self) -> bool {
+        !matches!(self.verb, Verb::Unset | Verb::Edit(..))
     }
 }
 
@@ -93,33 +115,39 @@ impl Policy {
                 entries.push(Entry::implied(name, role, &wildcards));
             }
         }
-        entries.sort_by_key(|entry| bucket(&entry.name));
         if entries.len() > MOST_ENTRIES {
             complaints.error(None, format!("more than {MOST_ENTRIES} header names with a rule"), None);
             entries.truncate(MOST_ENTRIES);
         }
-        let starts = starts(&entries);
-        let mut adders: Vec<(u8, &Entry)> =
-            (0_u8..).zip(&entries).filter(|(_, entry)| entry.may_add()).collect();
+        let buckets = (2 * entries.len()).next_power_of_two().max(BUCKETS);
+        entries.sort_by_cached_key(|entry| bucket(&entry.name, buckets));
+        let starts = starts(&entries, buckets);
+        let mut adders: Vec<(u16, &Entry)> =
+            (0_u16..).zip(&entries).filter(|(_, entry)| entry.may_add()).collect();
         // Added lines leave in the order of their names, so that responses can be compared.
         adders.sort_by_key(|(_, entry)| entry.name.as_str());
-        let adders = adders.into_iter().map(|(at, _)| at).collect();
+        let adders = adders.into_iter().map(|(at, entry)| Adder { at, when: entry.needs() }).collect();
         let conditions: Box<[Condition]> = conditions.list.into();
         let needs_type = conditions.iter().any(Condition::needs_type);
         Self { entries: entries.into(), starts, adders, conditions, needs_type, wildcards, hsts, cookies }
     }
 
     /// The entry of a name and its number.
-    pub(super) fn find(&self, name: &HeaderName) -> Option<(u8, &Entry)> {
-        let bucket = bucket(name);
+    pub(super) fn find(&self, name: &HeaderName) -> Option<(u16, &Entry)> {
+        let bucket = bucket(name, self.starts.len() - 1);
         let (start, end) = (*self.starts.get(bucket)?, *self.starts.get(bucket + 1)?);
         let candidates = self.entries.get(usize::from(start)..usize::from(end))?;
         (start..).zip(candidates).find(|(_, entry)| entry.name == *name)
     }
 
     /// The entry with this number.
-    pub(super) fn entry(&self, at: u8) -> Option<&Entry> {
+    pub(super) fn entry(&self, at: u16) -> Option<&Entry> {
         self.entries.get(usize::from(at))
+    }
+
+    /// The entries that may add a line, by number, in the order of their names.
+    pub(super) fn adders(&self, holds: Holds) -> impl Iterator<Item = u16> {
+        self.adders.iter().filter(move |adder| holds.has(adder.when)).map(|adder| adder.at)
     }
 
     /// Whether a wildcard removes this name, which has no entry.
@@ -172,8 +200,14 @@ impl Entry {
     }
 
     fn may_add(&self) -> bool {
-        let adds = |rule: &Rule| !matches!(rule.verb, Verb::Unset | Verb::Edit(..));
-        self.role == Role::Hsts || self.rules.iter().any(adds)
+        self.role == Role::Hsts || self.rules.iter().any(Rule::adds)
+    }
+
+    /// The condition without which nothing is added, if there is one for all rules.
+    fn needs(&self) -> Option<u8> {
+        let mut conditions = self.rules.iter().filter(|rule| rule.adds()).map(|rule| rule.when);
+        let first = conditions.next().flatten().filter(|_| self.role != Role::Hsts);
+        first.filter(|first| conditions.all(|when| when == Some(*first)))
     }
 }
 
@@ -195,25 +229,36 @@ fn implied(cookies: &cookies::Policy) -> impl Iterator<Item = (HeaderName, Role)
     names.chain(cookie).chain(singles).map(|name| (HeaderName::from_static(name), role(name)))
 }
 
-/// A number below [`BUCKETS`] that differs for most pairs of header names.
-fn bucket(name: &HeaderName) -> usize {
+/// A number below `buckets`, a power of two, that differs for most pairs of header names.
+fn bucket(name: &HeaderName, buckets: usize) -> usize {
     let bytes = name.as_str().as_bytes();
     let at = |index: usize| bytes.get(index).copied().map_or(0, usize::from);
     let length = bytes.len();
-    (length.wrapping_mul(37)
+    let mut hash = length.wrapping_mul(37)
         ^ at(length / 2).wrapping_mul(11)
         ^ at(length.wrapping_sub(2)).wrapping_mul(3)
-        ^ at(2))
-        % BUCKETS
+        ^ at(2);
+    if buckets > BUCKETS {
+        // Families of names that differ in a number at the end: every byte has to count.
+        hash = bytes.iter().fold(hash, |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(*byte)));
+    }
+    hash & (buckets - 1)
 }
 
-fn starts(entries: &[Entry]) -> [u8; BUCKETS + 1] {
-    let mut starts = [0_u8; BUCKETS + 1];
-    for (at, start) in starts.iter_mut().enumerate() {
-        let before = entries.iter().filter(|entry| bucket(&entry.name) < at).count();
-        *start = u8::try_from(before).unwrap_or(u8::MAX);
+fn starts(entries: &[Entry], buckets: usize) -> Box<[u16]> {
+    let mut counts = vec![0_u16; buckets + 1];
+    for entry in entries {
+        if let Some(count) = counts.get_mut(bucket(&entry.name, buckets) + 1) {
+            *count += 1;
+        }
     }
-    starts
+    counts
+        .iter()
+        .scan(0_u16, |sum, count| {
+            *sum += count;
+            Some(*sum)
+        })
+        .collect()
 }
 
 /// Distinct conditions, numbered.

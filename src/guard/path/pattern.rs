@@ -33,6 +33,12 @@ impl Pattern {
         self.is_above(path) && self.name.as_ref().is_none_or(|glob| glob.matches(decoded(last_segment(path))))
     }
 
+    /// The prefix with its escapes decoded, without its last slash.
+    #[must_use]
+    pub fn prefix(&self) -> &[u8] {
+        &self.prefix
+    }
+
     fn is_above(&self, path: &str) -> bool {
         let mut rest = decoded(path);
         self.prefix.iter().all(|byte| rest.next() == Some(*byte)) && matches!(rest.next(), None | Some(b'/'))
