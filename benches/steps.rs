@@ -41,6 +41,7 @@ fn main() -> Outcome {
     paths();
     rewriting()?;
     hardening()?;
+    many_rules()?;
     recording()
 }
 
@@ -149,6 +150,35 @@ fn hardening() -> Outcome {
         for (name, answer) in [("page", page()?), ("page with cookies and debug headers", noisy_page()?)] {
             let prepare = || vec![answer.clone(); PREPARED.into()];
             time_prepared(&format!("harden: {level}, {name}"), prepare, |fields| {
+                harden::apply(&policy, &facts, fields).conflicts.len()
+            });
+        }
+    }
+    Ok(())
+}
+
+/// What a table of rules costs when few of them have anything to do with an answer, and when all have.
+fn many_rules() -> Outcome {
+    let facts = harden::Facts {
+        status: StatusCode::OK,
+        secure: true,
+        dev_host: false,
+        host: "www.example.org",
+        port: None,
+        origin_authorities: &[],
+    };
+    for (kind, rule) in [
+        ("names that are not sent", "= false"),
+        ("another status", "= { set = \"1\", status = \"404\" }"),
+        ("all add a line", "= \"1\""),
+    ] {
+        for count in [10, 1_000] {
+            let rules: String = (0..count).map(|i| format!("X-Rule-{i} {rule}\n")).collect();
+            let raw = layer("rules.toml", &format!("[headers]\n{rules}"))?;
+            let policy = raw.compile(&mut Complaints::default());
+            let answer = page()?;
+            let prepare = || vec![answer.clone(); PREPARED.into()];
+            time_prepared(&format!("harden: {count} rules, {kind}"), prepare, |fields| {
                 harden::apply(&policy, &facts, fields).conflicts.len()
             });
         }
