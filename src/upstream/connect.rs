@@ -1,17 +1,26 @@
 //! Opens a connection to a member, within one deadline for the name, TCP and TLS.
 
+mod lookup;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
+
+use lookup::Names;
 
 use super::balance::Member;
 use super::endpoint::Endpoint;
 use super::error::{Kind, Retry, UpstreamError};
 use super::stream::Stream;
+
+/// What names lead to. One for the process, as the system's resolver is: a reload must not forget the last
+/// good answer, and sites with the same origin put one question.
+static NAMES: LazyLock<Names> = LazyLock::new(Names::of_system);
 
 /// Connects to `member` in at most `limit`.
 pub(super) async fn connect(member: &Member, limit: Duration) -> Result<Stream, UpstreamError> {
@@ -46,17 +55,13 @@ async fn tcp(host: &str, port: u16, limit: Duration) -> Result<TcpStream, Upstre
     if let Ok(address) = host.parse::<IpAddr>() {
         return dial(SocketAddr::new(address, port)).await.map_err(|error| unreachable(&error));
     }
-    let found = lookup_host((host, port)).await;
-    let addresses: Vec<SocketAddr> = match found {
-        Ok(found) => found.collect(),
-        Err(error) => {
-            let kind = if is_ours(&error) { Kind::Exhausted } else { Kind::Unreachable };
-            return Err(UpstreamError::new(kind, format!("looking up {host}: {error}")));
-        }
-    };
+    let addresses = NAMES.addresses(host).await.map_err(|error| {
+        let kind = if is_ours(&error) { Kind::Exhausted } else { Kind::Unreachable };
+        UpstreamError::new(kind, format!("looking up {host}: {error}"))
+    })?;
     let share = limit / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
-    let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address"));
-    for address in addresses {
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    for address in addresses.iter().map(|address| SocketAddr::new(*address, port)) {
         match timeout(share, dial(address)).await {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(error)) => last = error,
