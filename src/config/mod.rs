@@ -6,6 +6,7 @@
 pub mod complaint;
 pub mod development;
 pub mod document;
+pub mod file;
 pub mod layer;
 pub mod reference;
 pub mod rules;
@@ -42,6 +43,9 @@ pub enum Admin {
     Unclear(Complaints),
 }
 
+/// The largest configuration file that is read: ten thousand sites with a page of rules each fit.
+const LARGEST: u64 = 32 << 20;
+
 /// Reads and compiles the file at `path`; a file that cannot be read is a complaint like any other.
 #[must_use]
 pub fn load_file(path: &Path) -> Loaded {
@@ -69,13 +73,15 @@ pub fn admin(path: &Path) -> Admin {
 }
 
 fn read(path: &Path) -> Result<String, Complaints> {
-    std::fs::read_to_string(path).map_err(|error| {
+    file::text(path, LARGEST).map_err(|error| {
         let hint = match error.kind() {
             std::io::ErrorKind::NotFound => {
                 "`ravelin config default > ravelin.toml` writes one to start from"
             }
             std::io::ErrorKind::PermissionDenied => "run as a user who may read it",
             std::io::ErrorKind::InvalidData => "the file must be UTF-8 text",
+            std::io::ErrorKind::FileTooLarge => "this is not a configuration",
+            std::io::ErrorKind::InvalidInput => "write it to a file first",
             _ => "check the path",
         };
         let mut complaints = Complaints::default();

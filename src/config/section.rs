@@ -10,6 +10,7 @@ use std::sync::Arc;
 use toml::de::{DeTable, DeValue};
 
 use super::complaint::{Complaints, Place, Source, did_you_mean};
+use super::file;
 
 /// What a reading carries along: complaints so far, the environment, and where relative paths start.
 pub struct Reading<'e> {
@@ -262,6 +263,9 @@ impl FromToml for u64 {
     }
 }
 
+/// A secret in a file of its own is a line or a page.
+const LARGEST_SECRET: u64 = 1 << 20;
+
 /// Strings take `${NAME}` from the environment, and `file:PATH` as a whole from a file (its last line
 /// break removed), so that secrets need not stand in the configuration.
 impl FromToml for String {
@@ -273,7 +277,7 @@ impl FromToml for String {
         let text = interpolate(text, item, reading)?;
         let Some(path) = text.strip_prefix("file:") else { return Some(text) };
         let path = reading.base.join(path);
-        match std::fs::read_to_string(&path) {
+        match file::text(&path, LARGEST_SECRET) {
             Ok(content) => Some(content.trim_end_matches(['\n', '\r']).to_owned()),
             Err(error) => {
                 let message = format!("cannot read {}: {error}", path.display());

@@ -1,6 +1,5 @@
 //! From two files to a certificate that can be served, or to a sentence that says why not.
 
-use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +13,7 @@ use rustls::sign::{CertifiedKey, SigningKey};
 use super::pem::{self, Content};
 use super::x509::{CertificateFacts, date, fingerprint};
 use crate::config::complaint::{Complaints, Place};
+use crate::config::file;
 
 /// Larger files are not read: a chain with its key is a few KiB.
 const LARGEST_FILE: u64 = 1 << 20;
@@ -85,7 +85,7 @@ impl Fault {
 
 fn read(path: &Path) -> Result<Vec<u8>, Fault> {
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes));
+    let read = file::open(path).and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes));
     let name = path.display();
     match read {
         Err(error) => Err(Fault::new(format!("cannot read {name}: {error}"), unreadable_hint(&error))),
