@@ -45,6 +45,9 @@ use crate::upstream::{Call, rewrite};
 /// The reference that a client can name, also on answers that are no refusals.
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// In a debug build, whatever carries this field meets a defect.
+const X_RAVELIN_DEFECT: HeaderName = HeaderName::from_static("x-ravelin-defect");
+
 /// Answers one request: the shell around the road. Whatever happens inside, exactly one reply leaves, it
 /// is hardened, and one record is written once its last byte is out or the client is gone.
 pub async fn answer(worker: Arc<Worker>, peer: Arc<Peer>, request: Request) -> Reply {
@@ -85,6 +88,8 @@ async fn serve<'g, 'r>(
     match decide(generation, peer, head, found, record)? {
         Decision::Redirect(reply) => Ok(reply),
         Decision::Forward(errand) => {
+            // A defect on demand, for the tests of the shell around this. Not compiled into a release.
+            debug_assert!(head.get(&X_RAVELIN_DEFECT).is_none(), "asked for by a test");
             let upstream = &errand.site.upstream;
             let call = errand.call(generation, peer, head, upload, found.secure, record)?;
             let answer = upstream.send(worker.index, call).await;
