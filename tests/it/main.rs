@@ -14,6 +14,7 @@ mod browser;
 mod config;
 mod demo;
 mod dev;
+mod faults;
 mod foreign_protocols;
 mod fuzz_twin;
 mod hardening;
