@@ -48,7 +48,13 @@ where
         // Made here, so that a failure is an answer and not a panic in the thread.
         let runtime = current_thread()?;
         let entry = Arc::clone(&entry);
-        let run = move || or_abort(index, || runtime.block_on(entry(index)));
+        let run = move || {
+            or_abort(index, || {
+                runtime.block_on(entry(index));
+                // Not `drop`, which waits for what blocks: a resolver that hangs, for half a minute.
+                runtime.shutdown_background();
+            });
+        };
         threads.push(thread::Builder::new().name(format!("ravelin-w{index}")).spawn(run)?);
     }
     Ok(Workers { threads })
@@ -134,6 +140,31 @@ mod tests {
         seen.sort();
         let want: Vec<_> = (0..3).map(|i| (i, Some(format!("ravelin-w{i}")))).collect();
         assert_eq!(seen, want);
+    }
+
+    #[test]
+    fn a_call_that_blocks_does_not_hold_the_end_up() {
+        let (go_on, waits) = std::sync::mpsc::channel::<()>();
+        let waits = Arc::new(Mutex::new(waits));
+        let workers = start(1, move |_| {
+            let waits = Arc::clone(&waits);
+            async move {
+                let (begun, begins) = tokio::sync::oneshot::channel();
+                tokio::task::spawn_blocking(move || {
+                    let _ = begun.send(());
+                    waits.lock().unwrap().recv()
+                });
+                begins.await.unwrap();
+            }
+        });
+        let (over, ended) = std::sync::mpsc::channel();
+        thread::spawn(move || {
+            workers.unwrap().join();
+            over.send(()).unwrap();
+        });
+        let ended = ended.recv_timeout(std::time::Duration::from_secs(20));
+        drop(go_on);
+        assert!(ended.is_ok(), "it waits for the call");
     }
 
     #[test]
