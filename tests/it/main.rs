@@ -13,6 +13,7 @@ mod harness;
 mod browser;
 mod config;
 mod demo;
+mod desync;
 mod dev;
 mod faults;
 mod foreign_protocols;

@@ -7,13 +7,18 @@ pub(crate) mod apache;
 pub(crate) mod browser;
 pub(crate) mod certs;
 pub(crate) mod curl;
+pub(crate) mod front;
+pub(crate) mod judge;
 pub(crate) mod log;
 pub(crate) mod names;
+pub(crate) mod outside;
 pub(crate) mod ports;
 pub(crate) mod proxy;
+pub(crate) mod raw_origin;
 pub(crate) mod recorder;
 pub(crate) mod reply;
 pub(crate) mod strict;
+pub(crate) mod waiting;
 pub(crate) mod wire;
 
 pub(crate) use apache::apache;

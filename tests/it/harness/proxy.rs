@@ -77,6 +77,13 @@ impl Builder {
         self
     }
 
+    /// With the site named last serving this host, too.
+    pub(crate) fn also(mut self, host: &str) -> Self {
+        let (_, text) = self.sites.last_mut().expect("a site comes first");
+        *text = text.replacen("\"]\nupstream", &format!("\", \"{host}\"]\nupstream"), 1);
+        self
+    }
+
     /// With these lines in the site named last: its keys first, then tables such as `[[site.path]]`.
     pub(crate) fn with(mut self, lines: &str) -> Self {
         let (_, text) = self.sites.last_mut().expect("a site comes first");

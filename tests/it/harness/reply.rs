@@ -153,30 +153,43 @@ impl Reply {
     /// HSTS only over TLS.
     #[track_caller]
     pub(crate) fn hardened(&self) -> &Self {
+        let flaws = self.flaws();
+        assert!(flaws.is_empty(), "{}: {self}", flaws.join("; "));
+        self
+    }
+
+    /// What is wrong with the hardening of this response; nothing, if all is well.
+    pub(crate) fn flaws(&self) -> Vec<String> {
+        let mut flaws = Vec::new();
+        let mut must = |holds: bool, flaw: &dyn Fn() -> String| {
+            if !holds {
+                flaws.push(flaw());
+            }
+        };
         let frame = self.all("x-frame-options");
-        assert!(frame == ["SAMEORIGIN"] || frame == ["DENY"], "X-Frame-Options {frame:?} of {self}");
-        self.header_once("x-content-type-options", "nosniff");
+        must(frame == ["SAMEORIGIN"] || frame == ["DENY"], &|| format!("X-Frame-Options {frame:?}"));
+        let sniff = self.all("x-content-type-options");
+        must(sniff == ["nosniff"], &|| format!("X-Content-Type-Options {sniff:?}"));
         // A 304 updates what the browser stored (RFC 9111 section 4.3.4): what is only filled in where the
         // origin says nothing must not take the place of what the 200 said.
         let filled = usize::from(self.status != 304);
         let referrer = self.all("referrer-policy").len();
-        assert!((filled..=1).contains(&referrer), "Referrer-Policy of {self}");
+        must((filled..=1).contains(&referrer), &|| format!("{referrer} Referrer-Policy"));
         for name in SINGLETONS {
-            assert!(self.all(name).len() <= 1, "`{name}` is sent twice: {self}");
+            must(self.all(name).len() <= 1, &|| format!("`{name}` is sent twice"));
         }
         for name in ["x-frame-options", "strict-transport-security", "x-content-type-options"] {
             let joined = self.all(name).iter().any(|value| value.contains(','));
-            assert!(!joined, "`{name}` is a joined value: {self}");
+            must(!joined, &|| format!("`{name}` is a joined value"));
         }
         for name in LEAKS {
-            self.no_header(name);
+            must(self.all(name).is_empty(), &|| format!("`{name}` tells strangers what runs here"));
         }
         let typo3 = self.fields.iter().find(|(name, _)| name.starts_with("x-typo3-"));
-        assert_eq!(typo3, None, "TYPO3's own debugging of {self}");
-        if !self.secure {
-            self.no_header("strict-transport-security");
-        }
-        self
+        must(typo3.is_none(), &|| format!("TYPO3's own debugging: {typo3:?}"));
+        let hsts = self.all("strict-transport-security");
+        must(self.secure || hsts.is_empty(), &|| "HSTS without TLS".to_owned());
+        flaws
     }
 
     /// The reference id that a page of our own shows; it must be there.
