@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::harness::front::{Front, Outcome, Shot, volley};
+use crate::harness::front::{Front, Outcome, Shot, refusal_faults, volley};
 use crate::harness::waiting::Results;
 use crate::harness::{HOST, outside, test_file};
 
@@ -73,7 +73,7 @@ fn faults(front: &Front, case: &Case, outcome: &Outcome) -> Vec<String> {
     }
     for reply in outcome.answers.iter().filter(|reply| reply.status >= 400) {
         faults.extend(
-            front.faults_of_refusal(reply).into_iter().map(|fault| format!("{}: {fault}", reply.status)),
+            refusal_faults(&front.site, reply).into_iter().map(|fault| format!("{}: {fault}", reply.status)),
         );
     }
     for request in outcome.requests() {
@@ -131,7 +131,7 @@ fn fates(cases: &[Foreign]) -> Vec<Fate> {
         let outcome = front.shoot(over, &case.shot);
         let mut fate = fate.lock().expect("no thread panics here");
         let refusal = outcome.answers.iter().find(|reply| reply.status >= 400);
-        let unhardened = refusal.map(|reply| front.faults_of_refusal(reply)).unwrap_or_default();
+        let unhardened = refusal.map(|reply| refusal_faults(&front.site, reply)).unwrap_or_default();
         if !unhardened.is_empty() {
             fate.unhardened.push(format!("{over:?}: {}", unhardened.join("; ")));
         }

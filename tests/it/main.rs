@@ -10,6 +10,7 @@
 
 mod harness;
 
+mod authority;
 mod browser;
 mod config;
 mod demo;

@@ -2,15 +2,17 @@
 //! must never be: dirty bytes forwarded, one message split in two, a request without exactly one Host, a
 //! connection poisoned for whoever uses it next.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::curl::Over;
 use super::judge::judge;
 use super::log::text;
-use super::names::field;
+use super::names::{REQUEST_ID, field};
 use super::raw_origin::RawOrigin;
 use super::reply::Reply;
-use super::{HOST, Ravelin, Wire, proxy, strict};
+use super::{HOST, Ravelin, Wire, proxy, strict, within};
 
 /// How long after the last expected answer another one could still come.
 const AFTERWARDS: Duration = Duration::from_millis(25);
@@ -162,63 +164,71 @@ impl Front {
             damage.push("split: what was smuggled reached the origin as a request".to_owned());
         }
     }
-
-    /// What is wrong with a refusal: every one of them is hardened, has its id on the page and a line in the log.
-    pub(crate) fn faults_of_refusal(&self, reply: &Reply) -> Vec<String> {
-        let flaws = reply.flaws();
-        let mut faults = Vec::new();
-        if !flaws.is_empty() {
-            faults.push(format!("not hardened: {}", flaws.join(", ")));
-        }
-        match reply.header(super::names::REQUEST_ID) {
-            None => faults.push("it has no reference id".to_owned()),
-            Some(id) => {
-                if !reply.body.is_empty() && !reply.text().contains(id) {
-                    faults.push(format!("the page does not show its reference {id}"));
-                }
-                let line = super::within(Duration::from_secs(5), || {
-                    self.site.log().into_iter().find(|line| text(line, field::ID) == id)
-                });
-                match line {
-                    None => faults.push(format!("no line of the access log has the id {id}")),
-                    Some(line) if text(&line, field::REASON).is_empty() => {
-                        faults.push(format!("its line in the access log has no reason: {line}"));
-                    }
-                    Some(_) => {}
-                }
-            }
-        }
-        faults
-    }
 }
 
-/// Plays cases on several fronts at once, plain and over TLS; the outcomes in the order of the shots.
+/// What is wrong with a refusal: every one of them is hardened, has its id on the page and a line in the log.
+pub(crate) fn refusal_faults(site: &Ravelin, reply: &Reply) -> Vec<String> {
+    let flaws = reply.flaws();
+    let mut faults = Vec::new();
+    if !flaws.is_empty() {
+        faults.push(format!("not hardened: {}", flaws.join(", ")));
+    }
+    let Some(id) = reply.header(REQUEST_ID) else {
+        faults.push("it has no reference id".to_owned());
+        return faults;
+    };
+    if !reply.body.is_empty() && !reply.text().contains(id) {
+        faults.push(format!("the page does not show its reference {id}"));
+    }
+    let line =
+        within(Duration::from_secs(5), || site.log().into_iter().find(|line| text(line, field::ID) == id));
+    match line {
+        None => faults.push(format!("no line of the access log has the id {id}")),
+        Some(line) if text(&line, field::REASON).is_empty() => {
+            faults.push(format!("its line in the access log has no reason: {line}"));
+        }
+        Some(_) => {}
+    }
+    faults
+}
+
+/// Plays cases on several fronts at once, plain and over TLS; what is wrong with each, in their order.
 pub(crate) fn volley<T: Sync>(
     shots: &[T],
     play: impl Fn(&Front, Over, &T) -> Vec<String> + Sync,
 ) -> Vec<Vec<String>> {
-    const FRONTS: usize = 4;
-    let next = std::sync::atomic::AtomicUsize::new(0);
-    let results = std::sync::Mutex::new(vec![Vec::new(); shots.len()]);
+    at_once(shots, Front::open, |front, shot| {
+        let mut faults = Vec::new();
+        for (over, word) in [(Over::Plain, "plain"), (Over::H1, "TLS")] {
+            faults.extend(play(front, over, shot).into_iter().map(|fault| format!("{word}: {fault}")));
+        }
+        faults
+    })
+}
+
+/// Plays cases on several stages at once, each on one; what is wrong with each, in their order.
+pub(crate) fn at_once<T: Sync, S>(
+    cases: &[T],
+    stage: impl Fn() -> S + Sync,
+    play: impl Fn(&S, &T) -> Vec<String> + Sync,
+) -> Vec<Vec<String>> {
+    const STAGES: usize = 4;
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new(vec![Vec::new(); cases.len()]);
     std::thread::scope(|scope| {
-        for _ in 0..FRONTS {
+        for _ in 0..STAGES {
             scope.spawn(|| {
-                let front = Front::open();
+                let stage = stage();
                 loop {
-                    let at = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                    let Some(shot) = shots.get(at) else { break };
-                    let mut faults = Vec::new();
-                    for (over, word) in [(Over::Plain, "plain"), (Over::H1, "TLS")] {
-                        faults.extend(
-                            play(&front, over, shot).into_iter().map(|fault| format!("{word}: {fault}")),
-                        );
-                    }
-                    results.lock().expect("no thread panics here")[at] = faults;
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(case) = cases.get(at) else { break };
+                    let faults = play(&stage, case);
+                    results.lock().unwrap_or_else(PoisonError::into_inner)[at] = faults;
                 }
             });
         }
     });
-    results.into_inner().expect("no thread panics here")
+    results.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Reads what is answered: whether every expected answer came, and whether the front closed.

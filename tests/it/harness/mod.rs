@@ -8,6 +8,7 @@ pub(crate) mod browser;
 pub(crate) mod certs;
 pub(crate) mod curl;
 pub(crate) mod front;
+pub(crate) mod h2;
 pub(crate) mod judge;
 pub(crate) mod log;
 pub(crate) mod names;

@@ -237,7 +237,13 @@ impl Ravelin {
     /// A TLS connection on which HTTP/1.1 was negotiated.
     #[track_caller]
     pub(crate) fn wire_tls(&self) -> Wire {
-        Wire::tls(self.https.number(), &self.host, &certs::authority_pem(), &[b"http/1.1"])
+        self.wire_named(&self.host, &[b"http/1.1"])
+    }
+
+    /// A TLS connection with this server name and this offer of protocols.
+    #[track_caller]
+    pub(crate) fn wire_named(&self, host: &str, alpn: &[&[u8]]) -> Wire {
+        Wire::tls(self.https.number(), host, &certs::authority_pem(), alpn)
     }
 
     /// The host of its first site.

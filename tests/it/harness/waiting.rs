@@ -104,6 +104,10 @@ pub(crate) const STRICT_FRONT: &[&str] = &[
     "gunicorn: dirty, split, bad host and poisoned are nought",
     "gunicorn: every refusal is hardened and logged",
     "gunicorn: every invalid one is refused",
+    "authority: a blank before the colon of Host",
+    "authority: a folded Host",
+    "authority: an absolute target without a host",
+    "authority: a target that begins with an at sign",
 ];
 
 /// Says of every case of `theme` whether it holds; what is wrong with it otherwise.

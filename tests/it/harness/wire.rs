@@ -68,6 +68,23 @@ impl Wire {
         self.reply_to("GET")
     }
 
+    /// Reads one final response of at most ten seconds that gives its length; none if there is none.
+    pub(crate) fn try_reply(&mut self) -> Option<Reply> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let secure = matches!(self.stream, Stream::Tls(_));
+        loop {
+            let mut all = Vec::new();
+            super::front::replies(&self.unread, false, &mut all);
+            let ended = self.more_within(Duration::from_millis(20)) == Some(false);
+            if let Some(reply) = all.into_iter().next() {
+                return Some(Reply { secure, ..reply });
+            }
+            if ended || Instant::now() >= deadline {
+                return None;
+            }
+        }
+    }
+
     /// Reads one final response to a request of `method`: HEAD has no body.
     #[track_caller]
     pub(crate) fn reply_to(&mut self, method: &str) -> Reply {
