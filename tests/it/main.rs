@@ -20,6 +20,7 @@ mod faults;
 mod foreign_protocols;
 mod fuzz_twin;
 mod hardening;
+mod hop_by_hop;
 mod house;
 mod lifecycle;
 mod limits;
