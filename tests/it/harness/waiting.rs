@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// `THEME: CASE`, red for as long as hyper fronts HTTP/1.
+/// `THEME: CASE`, red for as long as hyper fronts HTTP/1 (`h2`: until GET and HEAD with a body are refused there, too).
 pub(crate) const STRICT_FRONT: &[&str] = &[
     "framing: CL.TE",
     "framing: TE.CL",
@@ -108,6 +108,8 @@ pub(crate) const STRICT_FRONT: &[&str] = &[
     "authority: a folded Host",
     "authority: an absolute target without a host",
     "authority: a target that begins with an at sign",
+    "h2: GET with a body",
+    "h2: GET with a body of unknown length",
 ];
 
 /// Says of every case of `theme` whether it holds; what is wrong with it otherwise.
