@@ -29,5 +29,6 @@ mod logs;
 mod malformed;
 mod origin;
 mod origin_faults;
+mod path_acl;
 mod restricting;
 mod wire;

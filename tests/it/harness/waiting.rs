@@ -108,6 +108,8 @@ pub(crate) const STRICT_FRONT: &[&str] = &[
     "authority: a folded Host",
     "authority: an absolute target without a host",
     "authority: a target that begins with an at sign",
+    "path-acl: \\typo3\\secret.txt",
+    "path-acl: typo3/secret.txt",
     "h2: GET with a body",
     "h2: GET with a body of unknown length",
 ];
