@@ -56,8 +56,7 @@ async fn tcp(host: &str, port: u16, limit: Duration) -> Result<TcpStream, Upstre
         return dial(SocketAddr::new(address, port)).await.map_err(|error| unreachable(&error));
     }
     let addresses = NAMES.addresses(host).await.map_err(|error| {
-        let kind = if is_ours(&error) { Kind::Exhausted } else { Kind::Unreachable };
-        UpstreamError::new(kind, format!("looking up {host}: {error}"))
+        UpstreamError::new(Kind::Unreachable, format!("looking up {host}: {error}"))
     })?;
     let share = limit / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
     let mut last = io::Error::from(io::ErrorKind::NotFound);
