@@ -235,10 +235,7 @@ impl Fault {
     /// Whether it is a limit that was exceeded, not a rule of the grammar.
     #[must_use]
     pub const fn is_limit(self) -> bool {
-        matches!(
-            self,
-            Self::RequestLineTooLong | Self::TooManyFields | Self::FieldsTooLarge | Self::TooSlow
-        )
+        matches!(self, Self::RequestLineTooLong | Self::TooManyFields | Self::FieldsTooLarge | Self::TooSlow)
     }
 
     /// The word for logs and metrics.

@@ -55,9 +55,10 @@ async fn tcp(host: &str, port: u16, limit: Duration) -> Result<TcpStream, Upstre
     if let Ok(address) = host.parse::<IpAddr>() {
         return dial(SocketAddr::new(address, port)).await.map_err(|error| unreachable(&error));
     }
-    let addresses = NAMES.addresses(host).await.map_err(|error| {
-        UpstreamError::new(Kind::Unreachable, format!("looking up {host}: {error}"))
-    })?;
+    let addresses = NAMES
+        .addresses(host)
+        .await
+        .map_err(|error| UpstreamError::new(Kind::Unreachable, format!("looking up {host}: {error}")))?;
     let share = limit / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     for address in addresses.iter().map(|address| SocketAddr::new(*address, port)) {

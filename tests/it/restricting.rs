@@ -270,11 +270,7 @@ fn a_path_that_origins_read_differently_is_refused() {
 
 #[test]
 fn names_with_underscores_never_stand_in_for_real_ones() {
-    let probes = [
-        ("X_Forwarded_For", "6.6.6.6"),
-        ("X_Probe", "1"),
-        ("X-Forwarded_Proto", "http"),
-    ];
+    let probes = [("X_Forwarded_For", "6.6.6.6"), ("X_Probe", "1"), ("X-Forwarded_Proto", "http")];
     let origin = Recorder::answering(recorder::OK);
     let ask = |site: &Ravelin| {
         probes
