@@ -145,3 +145,115 @@ fn other_status_line(status: StatusCode, out: &mut BytesMut) {
     out.put_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     out.put_slice(b"\r\n");
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn written(head: AnswerHead<'_>, fields: &[(&'static str, &str)]) -> String {
+        let fields = fields.iter().map(|(name, value)| {
+            (HeaderName::from_static(name), HeaderValue::from_bytes(value.as_bytes()).unwrap())
+        });
+        let mut out = BytesMut::new();
+        head.write(fields, &mut out);
+        String::from_utf8(out.to_vec()).unwrap()
+    }
+
+    fn head(status: u16, framing: AnswerFraming, connection: AnswerConnection) -> AnswerHead<'static> {
+        AnswerHead { status: StatusCode::from_u16(status).unwrap(), framing, connection, date: None }
+    }
+
+    #[test]
+    fn a_page() {
+        let date = HeaderValue::from_static("Sun, 22 Nov 2026 12:00:00 GMT");
+        let page = AnswerHead {
+            date: Some(&date),
+            ..head(200, AnswerFraming::Length(12), AnswerConnection::Unsaid)
+        };
+        assert_eq!(
+            written(page, &[("content-type", "text/html"), ("set-cookie", "a=1"), ("set-cookie", "b=2")]),
+            "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\nset-cookie: a=1\r\nset-cookie: b=2\r\n\
+             date: Sun, 22 Nov 2026 12:00:00 GMT\r\ncontent-length: 12\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn the_origins_date_stays() {
+        let date = HeaderValue::from_static("ours");
+        let page =
+            AnswerHead { date: Some(&date), ..head(304, AnswerFraming::Unsaid, AnswerConnection::KeepAlive) };
+        assert_eq!(
+            written(page, &[("date", "theirs")]),
+            "HTTP/1.1 304 Not Modified\r\ndate: theirs\r\nconnection: keep-alive\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn framing_and_connection_are_ours_alone() {
+        let given = [
+            ("content-length", "7"),
+            ("transfer-encoding", "gzip"),
+            ("connection", "keep-alive"),
+            ("keep-alive", "timeout=5"),
+        ];
+        assert_eq!(
+            written(head(200, AnswerFraming::Chunked, AnswerConnection::Close), &given),
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
+        );
+        assert_eq!(
+            written(head(404, AnswerFraming::Length(u64::MAX), AnswerConnection::Unsaid), &given),
+            "HTTP/1.1 404 Not Found\r\ncontent-length: 18446744073709551615\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn what_has_no_body_by_its_status_says_no_length() {
+        for framing in [AnswerFraming::Length(0), AnswerFraming::Chunked] {
+            assert_eq!(
+                written(head(204, framing, AnswerConnection::Unsaid), &[]),
+                "HTTP/1.1 204 No Content\r\n\r\n"
+            );
+            assert_eq!(
+                written(head(101, framing, AnswerConnection::Upgrade), &[("upgrade", "websocket")]),
+                "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n"
+            );
+        }
+    }
+
+    #[test]
+    fn every_status_has_its_line() {
+        for code in 100..600 {
+            let status = StatusCode::from_u16(code).unwrap();
+            let mut out = BytesMut::new();
+            status_line(status, &mut out);
+            let phrase = status.canonical_reason().unwrap_or_default();
+            assert_eq!(out, format!("HTTP/1.1 {code} {phrase}\r\n"));
+        }
+    }
+
+    #[test]
+    fn the_interim_answer_is_one() {
+        assert!(super::super::response::Decoder::default().decode(&mut BytesMut::from(CONTINUE), 99).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn our_own_decoder_of_answers_reads_what_was_written(
+            fields in prop::collection::vec(("x-[a-z]{1,9}", "[!-~]([ -~\u{e4}]{0,30}[!-~])?"), 0..20),
+            status in 200_u16..600,
+        ) {
+            let given: Vec<(HeaderName, HeaderValue)> = fields
+                .iter()
+                .map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap()))
+                .collect();
+            let mut out = BytesMut::new();
+            head(status, AnswerFraming::Unsaid, AnswerConnection::Unsaid).write(given.iter().map(|(n, v)| (n, v)), &mut out);
+            let read = super::super::response::Decoder::default().decode(&mut out, 1 << 20).unwrap().unwrap();
+            prop_assert_eq!(read.status.as_u16(), status);
+            prop_assert_eq!(read.fields, given);
+            prop_assert!(out.is_empty());
+        }
+    }
+}

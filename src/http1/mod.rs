@@ -9,5 +9,9 @@ pub mod connection;
 pub mod framing;
 pub mod grade;
 pub mod request;
+#[cfg(test)]
+mod request_test;
+#[cfg(test)]
+mod request_twin_test;
 pub mod response;
 mod scan;
