@@ -21,6 +21,24 @@ pub struct Decoder {
     state: State,
 }
 
+/// Received bytes that a decoder can take pieces of without copying them.
+pub trait Input: Buf + AsRef<[u8]> {
+    /// The first `count` bytes, which are no more than there are.
+    fn take_front(&mut self, count: usize) -> Bytes;
+}
+
+impl Input for BytesMut {
+    fn take_front(&mut self, count: usize) -> Bytes {
+        self.split_to(count).freeze()
+    }
+}
+
+impl Input for Bytes {
+    fn take_front(&mut self, count: usize) -> Bytes {
+        self.split_to(count)
+    }
+}
+
 /// What a decoder found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
@@ -95,17 +113,17 @@ impl Default for Decoder {
 
 impl Decoder {
     /// Takes the next piece off the front of `input`.
-    pub fn decode(&mut self, input: &mut BytesMut) -> Result<Piece, ChunkFault> {
+    pub fn decode(&mut self, input: &mut impl Input) -> Result<Piece, ChunkFault> {
         loop {
             match &mut self.state {
                 State::End => return Ok(Piece::End),
                 State::Failed(fault) => return Err(*fault),
                 State::Data { left } => {
-                    if input.is_empty() {
+                    if !input.has_remaining() {
                         return Ok(Piece::More);
                     }
-                    let most = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
-                    let data = input.split_to(most).freeze();
+                    let most = usize::try_from(*left).unwrap_or(usize::MAX).min(input.remaining());
+                    let data = input.take_front(most);
                     *left -= most as u64;
                     if *left == 0 {
                         self.state = State::DataReturn;
@@ -113,7 +131,7 @@ impl Decoder {
                     return Ok(Piece::Data(data));
                 }
                 state => {
-                    let Some(byte) = input.first().copied() else { return Ok(Piece::More) };
+                    let Some(byte) = input.as_ref().first().copied() else { return Ok(Piece::More) };
                     input.advance(1);
                     *state = state.step(byte).unwrap_or_else(State::Failed);
                 }

@@ -5,7 +5,7 @@ use std::io;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::balance::Seat;
 use super::stream::Stream;
@@ -15,19 +15,15 @@ use crate::clock;
 use crate::http1::chunked::{self, ChunkFault, Piece};
 use crate::http1::framing::Framing;
 
-/// How much is read at once when little is expected, and when much is.
-const SMALL: usize = 16 * 1024;
-pub(super) const BULK: usize = 128 * 1024;
-/// Where the data starts in a large buffer. Large blocks begin at a page boundary, and copying from
-/// there to a few bytes behind another page boundary (a TLS record behind its header) falls to a
-/// fraction of the speed on some processors, because the addresses alias.
-const OFFSET: usize = 1024;
+/// How much is read at once when little is expected.
+const LITTLE: usize = 16 * 1024;
 
 /// A response body. When its last byte has been read cleanly, the connection goes back to the pool at
 /// once, whether or not anybody polls again; in every other case it is closed.
 pub struct OriginBody {
     coding: Coding,
-    buffer: BytesMut,
+    /// Received and not yet decoded.
+    buffer: Bytes,
     /// Decoded ahead, to see whether it was the last piece.
     next: Option<Bytes>,
     flow: Option<Box<Flow>>,
@@ -74,16 +70,11 @@ impl Flow {
     }
 
     /// Reads once, sending on what is left of the request.
-    fn poll_read(
-        &mut self,
-        cx: &mut Context<'_>,
-        buffer: &mut BytesMut,
-        want: usize,
-    ) -> Poll<io::Result<usize>> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, want: usize) -> Poll<io::Result<Bytes>> {
         if let Err(error) = self.send(cx) {
             return Poll::Ready(Err(error));
         }
-        if let Poll::Ready(read) = self.stream.poll_read_into(cx, buffer, |b| make_room(b, want)) {
+        if let Poll::Ready(read) = self.stream.poll_read_block(cx, want) {
             self.timer = None;
             return Poll::Ready(read);
         }
@@ -107,19 +98,14 @@ impl Flow {
 impl OriginBody {
     /// The body that follows a head: `buffer` holds what of it came with the head. A fault in there,
     /// before any data, is one while the head can still be withheld.
-    pub(super) fn new(
-        framing: Framing,
-        buffer: BytesMut,
-        flow: Flow,
-        piece: usize,
-    ) -> Result<Self, ChunkFault> {
+    pub(super) fn new(framing: Framing, buffer: Bytes, flow: Flow, piece: usize) -> Result<Self, ChunkFault> {
         let coding = match framing {
             Framing::Empty | Framing::Length(0) => Coding::Done,
             Framing::Length(left) => Coding::Length(left),
             Framing::Chunked => Coding::Chunked(chunked::Decoder::default()),
             Framing::UntilClose => Coding::UntilClose,
         };
-        let bulk = matches!(framing, Framing::Length(length) if length > 4 * SMALL as u64);
+        let bulk = matches!(framing, Framing::Length(length) if length > 4 * LITTLE as u64);
         let mut body = Self { coding, buffer, next: None, flow: Some(Box::new(flow)), bulk, piece };
         if matches!(body.coding, Coding::Done) {
             body.end();
@@ -179,12 +165,12 @@ impl OriginBody {
         let mut ended = false;
         let data = match &mut self.coding {
             Coding::Done => return Ok(()),
-            Coding::UntilClose => self.buffer.split().freeze(),
+            Coding::UntilClose => std::mem::take(&mut self.buffer),
             Coding::Length(left) => {
                 let most = usize::try_from(*left).unwrap_or(usize::MAX).min(self.buffer.len());
                 *left -= most as u64;
                 ended = *left == 0;
-                self.buffer.split_to(most).freeze()
+                self.buffer.split_to(most)
             }
             Coding::Chunked(decoder) => match decoder.decode(&mut self.buffer)? {
                 Piece::Data(data) => data,
@@ -208,21 +194,22 @@ impl OriginBody {
         if let Some(flow) = self.flow.take() {
             flow.finish(!self.buffer.is_empty());
         }
-        self.buffer = BytesMut::new();
+        self.buffer = Bytes::new();
     }
 
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(flow) = &mut self.flow else { return Poll::Ready(Err(truncated())) };
-        let want = if self.bulk { self.piece } else { SMALL };
-        let read = ready!(flow.poll_read(cx, &mut self.buffer, want))?;
-        if read == 0 {
+        // Everything received so far is decoded, or there would be no reason to ask for more.
+        let want = if self.bulk { self.piece } else { LITTLE };
+        self.buffer = ready!(flow.poll_read(cx, want))?;
+        if self.buffer.is_empty() {
             if !matches!(self.coding, Coding::UntilClose) {
                 return Poll::Ready(Err(truncated()));
             }
             self.coding = Coding::Done;
             self.flow = None;
         }
-        self.bulk |= read >= SMALL;
+        self.bulk |= self.buffer.len() >= LITTLE;
         Poll::Ready(Ok(()))
     }
 
@@ -233,19 +220,6 @@ impl OriginBody {
         self.buffer.clear();
         error
     }
-}
-
-/// Spare room of `want` bytes, reusing the block when all that was read into it has gone on.
-fn make_room(buffer: &mut BytesMut, want: usize) {
-    if !buffer.is_empty() {
-        buffer.reserve(want);
-        return;
-    }
-    if !buffer.try_reclaim(OFFSET + want) {
-        *buffer = BytesMut::with_capacity(OFFSET + want);
-    }
-    buffer.resize(OFFSET, 0);
-    buffer.advance(OFFSET);
 }
 
 fn truncated() -> io::Error {

@@ -6,6 +6,7 @@
 //! [`UpstreamError`].
 
 mod balance;
+mod block;
 mod body;
 mod connect;
 mod endpoint;

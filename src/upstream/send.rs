@@ -11,7 +11,8 @@ use http::header::{CONNECTION, CONTENT_LENGTH, UPGRADE};
 use http::{HeaderValue, Method, StatusCode};
 
 use super::balance::{Member, Seat, Tried, choose};
-use super::body::{BULK, Flow, OriginBody};
+use super::block::{LARGE, SMALL};
+use super::body::{Flow, OriginBody};
 use super::connect::connect;
 use super::error::{Blame, Facts, Kind, Retry, UpstreamError};
 use super::exchange::{Exchange, Expect};
@@ -26,10 +27,6 @@ use crate::fields::Fields;
 use crate::http1::framing::{Framing, RequestFraming};
 use crate::http1::response::ResponseHead;
 use crate::reply::Reply;
-
-/// The most of an answer that is read at once if its client's connection carries many. Measured: 100 streams
-/// with closed windows held 23 MB with pieces of 128 KiB.
-const SHARED: usize = 32 * 1024;
 
 /// How long before the origin's announced time-out a connection is no longer used.
 const MARGIN: Duration = Duration::from_secs(1);
@@ -135,7 +132,8 @@ impl Upstream {
             upload: Upload::new(call.head.freeze(), call.body, call.framing),
             to_head: call.method == Method::HEAD,
             thorough: !repeatable,
-            piece: if call.many_streams { SHARED } else { BULK },
+            // Measured: 100 streams with closed windows held 23 MB with large pieces.
+            piece: if call.many_streams { SMALL } else { LARGE },
         };
         let mut tried = Tried::default();
         let mut facts = Facts::default();
@@ -271,7 +269,7 @@ impl Upstream {
         let keep = if framing == Framing::UntilClose { Duration::ZERO } else { keep };
         let idle = self.limits.body_idle.max(order.expect.first_byte);
         let flow = Flow::new(stream, order.upload, seat, keep, idle);
-        match OriginBody::new(framing, buffer, flow, order.piece) {
+        match OriginBody::new(framing, buffer.freeze(), flow, order.piece) {
             Ok(body) => Ok(Answer { reply: reply(head, Body::origin(body)), tunnel: None, facts }),
             Err(fault) => {
                 let detail = format!("the body, before any data: {fault}");

@@ -5,11 +5,13 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
+
+use super::block::Block;
 
 /// A connected stream.
 pub(super) enum Stream {
@@ -30,15 +32,30 @@ impl Stream {
         buffer: &mut BytesMut,
         grow: impl FnOnce(&mut BytesMut),
     ) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Tcp(tcp) => ready!(tcp.poll_read_ready(cx))?,
-            Self::Unix(unix) => ready!(unix.poll_read_ready(cx))?,
-            // TLS may hold decrypted bytes that the socket knows nothing of.
-            Self::Tls(_) => {}
-        }
+        ready!(self.poll_readable(cx))?;
         grow(buffer);
         let read = std::pin::pin!(self.read_buf(buffer));
         read.poll(cx)
+    }
+
+    /// Reads at most `most` bytes into a block that is taken only when there is something to read; none
+    /// at the end of the stream.
+    pub(super) fn poll_read_block(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<Bytes>> {
+        ready!(self.poll_readable(cx))?;
+        let mut block = Block::take(most);
+        let mut space = ReadBuf::new(block.space().get_mut(..most).unwrap_or_default());
+        ready!(Pin::new(self).poll_read(cx, &mut space))?;
+        let count = space.filled().len();
+        Poll::Ready(Ok(if count == 0 { Bytes::new() } else { block.filled(count) }))
+    }
+
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(tcp) => tcp.poll_read_ready(cx),
+            Self::Unix(unix) => unix.poll_read_ready(cx),
+            // TLS may hold decrypted bytes that the socket knows nothing of.
+            Self::Tls(_) => Poll::Ready(Ok(())),
+        }
     }
 
     /// Whether an idle connection is still silent and open. One that has closed, or says something that
