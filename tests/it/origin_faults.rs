@@ -3,14 +3,22 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::harness::certs;
+use crate::harness::curl::{Ask, Over};
+use crate::harness::evil::{Act, At, Evil};
 use crate::harness::names::field;
 use crate::harness::ports::Port;
 use crate::harness::recorder::{Next, OK};
-use crate::harness::{HOST, Ravelin, Recorder, apache, log, proxy, within};
+use crate::harness::reply::Reply;
+use crate::harness::{HOST, Ravelin, Recorder, Wire, apache, log, proxy, test_file, within};
 
 /// An origin that answers from now on at `port`.
 fn rise(port: &Port) {
@@ -126,127 +134,168 @@ fn the_backend_is_given_more_time_than_the_frontend() {
     site.get("/typo3/slow").status(200);
 }
 
-#[test]
-fn answers_that_are_not_one_clear_message_are_502() {
-    const ANSWERS: [(&str, &[u8]); 14] = [
-        ("garbage", b"SSH-2.0-OpenSSH_9.2\r\n\r\n"),
-        ("http09", b"<html>hello</html>"),
-        ("status", b"HTTP/1.1 999999 What\r\nContent-Length: 0\r\n\r\n"),
-        ("version", b"HTTP/3.7 200 OK\r\nContent-Length: 0\r\n\r\n"),
-        ("two-lengths", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nabc"),
-        (
-            "both",
-            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
-        ),
-        ("coding", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
-        ("folded", b"HTTP/1.1 200 OK\r\nX-A: 1\r\n 2\r\nContent-Length: 2\r\n\r\nok"),
-        ("nul", b"HTTP/1.1 200 OK\r\nX-A: a\0b\r\nContent-Length: 2\r\n\r\nok"),
-        ("bare-cr", b"HTTP/1.1 200 OK\r\nX-A: a\rSet-Cookie: x=y\r\nContent-Length: 2\r\n\r\nok"),
-        ("space-name", b"HTTP/1.1 200 OK\r\nX-A : 1\r\nContent-Length: 2\r\n\r\nok"),
-        ("length-sign", b"HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nok"),
-        ("unasked-101", b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: foo\r\nConnection: Upgrade\r\n\r\n"),
-        ("empty", b""),
-    ];
-    let origin = Recorder::scripted(|_, head, socket| {
-        let asked = String::from_utf8_lossy(head).into_owned();
-        let answer = ANSWERS.iter().find(|(name, _)| asked.starts_with(&format!("GET /{name} ")));
-        let _ = socket.write_all(answer.map_or(OK.as_bytes(), |(_, bytes)| bytes));
-        Next::Close
-    });
-    let site = proxy().site(HOST, &origin).with("[site.upstream_pool]\nfail_after = 1000").start();
-    for (name, _) in ANSWERS {
-        let began = Instant::now();
-        let reply = site.get(&format!("/{name}"));
-        assert_eq!(reply.status, 502, "{name}: {reply}");
-        reply.hardened().no_header("set-cookie");
-        assert!(began.elapsed() < Duration::from_secs(5), "{name} took {:?}", began.elapsed());
-        site.get("/next").status(200).shows("ok");
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    name: String,
+    why: String,
+    #[serde(default)]
+    at: At,
+    post: Option<usize>,
+    #[serde(default = "once")]
+    times: usize,
+    #[serde(default)]
+    paced: bool,
+    #[serde(with = "serde_norway::with::singleton_map_recursive")]
+    does: Vec<Act>,
+    #[serde(with = "serde_norway::with::singleton_map_recursive")]
+    expect: Expect,
+    #[serde(default = "once")]
+    asked: usize,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Expect {
+    Refused(u16, String),
+    Cut,
+    Whole(u16, String),
+}
+
+fn once() -> usize {
+    1
+}
+
+fn corpus() -> Vec<Case> {
+    let text = std::fs::read_to_string(test_file("corpus/evil-origin.yaml")).expect("the corpus");
+    serde_norway::from_str(&text).expect("the corpus is valid")
+}
+
+/// One case in front of its own origin, at its own host.
+struct Trial {
+    case: Case,
+    host: String,
+    origin: Evil,
+}
+
+impl Trial {
+    fn new(number: usize, case: Case) -> Self {
+        let origin = Evil::doing(case.at, &case.does);
+        Self { host: format!("case-{number}.example.org"), origin, case }
+    }
+
+    fn run(&self, site: &Ravelin) {
+        for over in [Over::H1, Over::H2] {
+            self.origin.mend(false);
+            let sent = self.meet(site, over);
+            let asked = self.origin.asked();
+            let most = sent * self.case.asked;
+            assert!(asked <= most, "{over:?}: asked {asked} times for {sent} requests");
+            if self.case.at != At::Nobody {
+                self.origin.mend(true);
+                self.ask(site, over, "/healthy").send().status(200).hardened().shows("ok");
+            }
+        }
+    }
+
+    /// Asks as often as the case says; how often that was.
+    fn meet(&self, site: &Ravelin, over: Over) -> usize {
+        let path = format!("/{}", self.case.name);
+        if self.case.times > 1 && over == Over::H1 {
+            let authority = certs::authority_pem();
+            let mut wire = Wire::tls(site.https_port(), &self.host, &authority, &[b"http/1.1"]);
+            for turn in 1..=self.case.times {
+                let reply = wire.say(&format!("GET {path} HTTP/1.1\nHost: {}\n\n", self.host)).reply();
+                self.judge(site, &path, over, Ok(reply));
+                if self.case.paced {
+                    let acted =
+                        within(Duration::from_secs(10), || (self.origin.acted() >= turn).then_some(()));
+                    assert!(acted.is_some(), "the origin has not done its part");
+                }
+            }
+            return self.case.times;
+        }
+        let times = self.case.times.div_ceil(10);
+        for _ in 0..times {
+            self.judge(site, &path, over, self.ask(site, over, &path).try_send());
+        }
+        times
+    }
+
+    fn ask(&self, site: &Ravelin, over: Over, path: &str) -> Ask {
+        let ask = site.ask_host(over, &self.host, path).header("Accept", "text/html");
+        match self.case.post {
+            Some(length) if path != "/healthy" => {
+                let file = site.dir().join(format!("{}.body", self.case.name));
+                std::fs::write(&file, vec![b'x'; length]).expect("the body is written");
+                // Without `Expect`, so that the body is on its way when the answer comes.
+                ask.header("Expect", "").arg("--data-binary").arg(&format!("@{}", file.display()))
+            }
+            _ => ask,
+        }
+    }
+
+    fn judge(&self, site: &Ravelin, path: &str, over: Over, got: Result<Reply, String>) {
+        match (&self.case.expect, got) {
+            (Expect::Refused(status, reason), Ok(reply)) => {
+                reply.status(*status).hardened().no_header("set-cookie");
+                let line = site.logged_as(&reply.reference());
+                let said = log::text(&line, field::REASON);
+                assert!(reason.split(" or ").any(|reason| reason == said), "{over:?}: {said:?} in {line}");
+            }
+            (Expect::Whole(status, body), Ok(reply)) => {
+                assert_eq!((reply.status(*status).hardened().text(), over), (body.clone(), over));
+            }
+            (Expect::Cut, Err(said)) => {
+                assert!(!said.starts_with("exit Some(28)"), "{over:?}: the client was left waiting: {said}");
+                let version = if over == Over::H2 { "HTTP/2" } else { "HTTP/1.1" };
+                let ours = |line: &Value| {
+                    log::text(line, field::TARGET) == path
+                        && log::text(line, field::PROTOCOL).starts_with(version)
+                        && log::text(line, field::ABORTED) == "origin"
+                };
+                let logged = within(Duration::from_secs(5), || site.log().into_iter().find(ours));
+                assert!(logged.is_some(), "{over:?}: the log does not say that the origin broke off");
+            }
+            (expected, got) => panic!("{over:?}: expected {expected:?}, got {got:?}"),
+        }
     }
 }
 
 #[test]
-fn endless_heads_and_endless_interim_answers_are_bounded() {
-    let origin = Recorder::scripted(|_, head, socket| {
-        let line: &[u8] = if head.starts_with(b"GET /interim") {
-            b"HTTP/1.1 102 Processing\r\n\r\n"
-        } else {
-            b"X-More: 0123456789abcdef\r\n"
-        };
-        let _ =
-            if head.starts_with(b"GET /interim") { Ok(()) } else { socket.write_all(b"HTTP/1.1 200 OK\r\n") };
-        let block = line.repeat(500);
-        for _ in 0..20_000 {
-            if socket.write_all(&block).is_err() {
-                break;
-            }
-        }
-        Next::Close
+fn whatever_an_origin_does_the_client_gets_one_clear_answer() {
+    let trials: Vec<Trial> = corpus().into_iter().enumerate().map(|(n, case)| Trial::new(n, case)).collect();
+    assert!(trials.len() >= 50, "the corpus has {} cases", trials.len());
+    let site = trials.iter().fold(proxy(), |proxy, trial| {
+        proxy.site(&trial.host, trial.origin.url().as_str()).with("first_byte = \"1 s\"")
     });
-    let site = proxy().site(HOST, &origin).with("first_byte = \"3 s\"").start();
+    let site = site.table("[limits]\nworkers = 2\nbody_idle = \"1 s\"").start();
     let before = site.resident();
-    for path in ["/interim", "/head"] {
-        let began = Instant::now();
-        site.get(path).status(502).hardened();
-        assert!(began.elapsed() < Duration::from_secs(8), "{path} took {:?}", began.elapsed());
-    }
-    let grown = site.resident_peak().saturating_sub(before);
-    assert!(grown < 16 << 20, "the process grew by {} KiB", grown / 1024);
-}
-
-#[test]
-fn a_head_that_trickles_has_a_total_deadline() {
-    let origin = Recorder::scripted(|_, _, socket| {
-        for byte in b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Slow: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n\r\nok" {
-            std::thread::sleep(Duration::from_millis(150));
-            if socket.write_all(&[*byte]).is_err() {
-                break;
-            }
+    let wrong = Mutex::new(Vec::new());
+    let queue = Mutex::new(trials.iter());
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                loop {
+                    let Some(trial) = queue.lock().unwrap().next() else { break };
+                    let run = catch_unwind(AssertUnwindSafe(|| trial.run(&site)));
+                    if run.is_err() {
+                        wrong.lock().unwrap().push(format!("{} [{}]", trial.case.name, trial.case.why));
+                    }
+                }
+            });
         }
-        Next::Close
     });
-    let site = proxy().site(HOST, &origin).with("first_byte = \"2 s\"").start();
-    let began = Instant::now();
-    site.get("/").status_in(&[502, 504]).hardened();
-    assert!(began.elapsed() < Duration::from_secs(6), "after {:?}", began.elapsed());
-}
-
-#[test]
-fn a_truncated_body_is_visible_to_the_client() {
-    let origin = Recorder::scripted(|_, head, socket| {
-        let answer: &[u8] = if head.starts_with(b"GET /chunked") {
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
-        } else {
-            b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhello"
-        };
-        let _ = socket.write_all(answer);
-        Next::Close
-    });
-    let site = proxy().site(HOST, &origin).start();
-    for path in ["/length", "/chunked"] {
-        let answer = site.ask(path).try_send();
-        assert!(answer.is_err(), "{path}: a cut answer must never look complete: {answer:?}");
-        let h2 = site.ask_over(crate::harness::curl::Over::H2, path).try_send();
-        assert!(h2.is_err(), "{path} over HTTP/2: {h2:?}");
-    }
-}
-
-#[test]
-fn bytes_behind_an_answer_never_become_the_next_one() {
-    let origin = Recorder::scripted(|_, _, socket| {
-        let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\npoisoned");
-        Next::KeepAlive
-    });
-    let site = proxy().site(HOST, &origin).plain_serves().start();
-    let mut wire = site.wire();
-    for _ in 0..10 {
-        wire.say(&format!("GET / HTTP/1.1\nHost: {HOST}\n\n")).reply().status(200).hides("poisoned");
-    }
+    let wrong = wrong.into_inner().unwrap();
+    assert!(wrong.is_empty(), "{} faults, each told above:\n  {}", wrong.len(), wrong.join("\n  "));
+    let grown = site.resident_peak().saturating_sub(before);
+    assert!(grown < 24 << 20, "the process grew by {} KiB", grown / 1024);
 }
 
 /// An origin that answers the first request of a connection and drops the connection when the second comes.
 fn drops_the_second(seen: &Arc<AtomicUsize>) -> Recorder {
     let seen = Arc::clone(seen);
-    let used: std::sync::Mutex<Vec<usize>> = std::sync::Mutex::new(Vec::new());
+    let used: Mutex<Vec<usize>> = Mutex::new(Vec::new());
     Recorder::scripted(move |connection, _, socket| {
         seen.fetch_add(1, Ordering::SeqCst);
         let mut used = used.lock().unwrap();

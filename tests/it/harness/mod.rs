@@ -10,6 +10,7 @@ pub(crate) mod curl;
 pub(crate) mod front;
 pub(crate) mod h2;
 pub(crate) mod judge;
+pub(crate) mod evil;
 pub(crate) mod log;
 pub(crate) mod names;
 pub(crate) mod outside;

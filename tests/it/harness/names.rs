@@ -24,6 +24,8 @@ pub(crate) mod field {
     pub(crate) const REASON: &str = "reason";
     /// What a rule in report mode would have refused.
     pub(crate) const WOULD_BLOCK: &str = "would_block";
+    /// Who ended it before its end: `client` or `origin`.
+    pub(crate) const ABORTED: &str = "aborted";
     /// The W3C trace id.
     pub(crate) const TRACE: &str = "trace";
 }

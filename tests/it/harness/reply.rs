@@ -89,13 +89,6 @@ impl Reply {
         self
     }
 
-    /// The status must be one of `statuses`.
-    #[track_caller]
-    pub(crate) fn status_in(&self, statuses: &[u16]) -> &Self {
-        assert!(statuses.contains(&self.status), "the status should be one of {statuses:?}: {self}");
-        self
-    }
-
     /// It must have been spoken in `version`.
     #[track_caller]
     pub(crate) fn spoken(&self, version: &str) -> &Self {
