@@ -36,6 +36,8 @@ pub fn read(source: &Arc<Source>, reading: &mut Reading<'_>) -> Option<Generatio
     let mut root = Section::root(document.get_ref(), source);
     let raw = Raw::read(&mut root, reading);
     root.finish(reading);
+    // With ten thousand sites the document is larger than what becomes of it.
+    drop(document);
     raw.compile(source, reading)
 }
 

@@ -128,7 +128,11 @@ impl<'t> Section<'t> {
             );
             return Vec::new();
         };
-        array.iter().filter_map(|v| self.child(key, v.get_ref(), v.span()).into_section(reading)).collect()
+        let mut sections = Vec::with_capacity(array.len());
+        sections.extend(
+            array.iter().filter_map(|v| self.child(key, v.get_ref(), v.span()).into_section(reading)),
+        );
+        sections
     }
 
     /// Every key with its value, for tables whose keys are names of the operator's choosing.

@@ -22,8 +22,9 @@ const APACHE_KEEP_ALIVE: Duration = Duration::from_secs(5);
 pub struct Raw {
     site: Place,
     upstream: Option<Placed<Vec<Placed<Text<Endpoint>>>>>,
-    tls: Option<tls_settings::Raw>,
-    pool: RawPool,
+    // Boxed: most of ten thousand sites write neither.
+    tls: Option<Box<tls_settings::Raw>>,
+    pool: Option<Box<RawPool>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -106,26 +107,27 @@ impl Raw {
     pub fn read(section: &mut Section<'_>, reading: &mut Reading<'_>) -> Self {
         let site = section.place.clone();
         let upstream = section.get(reading, "upstream");
-        let tls =
-            section.section(reading, "upstream_tls").map(|section| tls_settings::Raw::read(section, reading));
+        let tls = section
+            .section(reading, "upstream_tls")
+            .map(|section| Box::new(tls_settings::Raw::read(section, reading)));
         let pool = section
             .section(reading, "upstream_pool")
-            .map(|section| RawPool::read(section, reading))
-            .unwrap_or_default();
+            .map(|section| Box::new(RawPool::read(section, reading)));
         Self { site, upstream, tls, pool }
     }
 
     /// What it means: every file is read and every name checked here.
     pub fn compile(self, common: &mut Common, complaints: &mut Complaints) -> Policy {
         let endpoints = self.endpoints(complaints);
-        let pool = self.pool.compile(complaints);
+        let pool = self.pool.as_ref().map(|pool| pool.compile(complaints)).unwrap_or_default();
         let https = endpoints.iter().any(Endpoint::tls);
         if let (Some(tls), false) = (&self.tls, https || endpoints.is_empty()) {
             let message = "`upstream_tls` has no effect: no upstream of this site is `https://`";
             complaints.warning(Some(&tls.place), message, None);
         }
-        let tls =
-            https.then(|| tls_settings::compile(self.tls.as_ref(), common, &self.site, complaints)).flatten();
+        let tls = https
+            .then(|| tls_settings::compile(self.tls.as_deref(), common, &self.site, complaints))
+            .flatten();
         let members = endpoints
             .into_iter()
             .map(|endpoint| {
