@@ -2,11 +2,13 @@
 //!
 //! Each worker writes into a lane of its own: a buffer behind a lock that nobody else takes, but for
 //! the moment in which the one writer thread swaps it for an empty one. That happens a quarter of a
-//! second after the first line, or at once when 64 KiB have gathered. If the reader of a pipe is stuck
-//! or the disk is full, lanes grow to their cap, and from there lines are dropped and counted.
-//! A process that writes nothing wakes nobody.
+//! second after the first line, or at once when 128 KiB have gathered. The writer looks again by itself for
+//! as long as there are lines, and is told of the first one after a pause only: on a core that it shares
+//! with a worker, every time it wakes a request waits. If the reader of a pipe is stuck or the disk is
+//! full, lanes grow to their cap, and from there lines are dropped and counted. A process that writes
+//! nothing wakes nobody.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,7 +19,7 @@ use super::target::Target;
 use crate::clock;
 
 /// A lane with this much in it is collected at once.
-const FULL: usize = 64 << 10;
+const FULL: usize = 128 << 10;
 /// A lane with this much in it takes no more lines: about 10 000 of them.
 const CAP: usize = 4 << 20;
 /// An empty buffer larger than this is given back.
@@ -49,6 +51,8 @@ struct Shared {
     written: AtomicU64,
     dropped: AtomicU64,
     failed: AtomicU64,
+    /// Whether the writer will look by itself.
+    awake: AtomicBool,
     /// When lines were last warned about, and how many were lost by then.
     warned: Mutex<Option<(Instant, u64)>>,
     /// Whether losses are worth a warning; not those of the warnings themselves.
@@ -71,7 +75,7 @@ struct Text {
 
 #[derive(Debug)]
 enum Order {
-    /// A lane that was empty has a line.
+    /// There is a line, and the writer sleeps.
     Some,
     /// A lane is full enough.
     Full,
@@ -109,6 +113,7 @@ impl Spool {
             written: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+            awake: AtomicBool::new(false),
             warned: Mutex::new(None),
             warns,
         });
@@ -138,7 +143,7 @@ impl Spool {
         drop(text);
         if before < FULL && after >= FULL {
             self.order(Order::Full);
-        } else if before == 0 {
+        } else if before == 0 && !self.shared.awake.swap(true, Ordering::SeqCst) {
             self.order(Order::Some);
         }
     }
@@ -222,7 +227,14 @@ impl Writer {
                     due = due.or_else(|| Some(clock::now() + self.gather));
                     continue;
                 }
-                Next::Order(Order::Full) | Next::Due => {
+                Next::Order(Order::Full) => {
+                    self.collect();
+                }
+                Next::Due if self.rests() => {
+                    due = None;
+                    continue;
+                }
+                Next::Due => {
                     self.collect();
                 }
                 Next::Order(Order::Flush(done)) => {
@@ -243,8 +255,21 @@ impl Writer {
                     return;
                 }
             }
-            due = None;
+            // Where lines were, more will come: look again without being told.
+            self.shared.awake.store(true, Ordering::SeqCst);
+            due = Some(clock::now() + self.gather);
         }
+    }
+
+    /// Goes to sleep if there is no line. Whoever adds one after the look finds the writer asleep: lane and
+    /// flag are looked at in the opposite order there.
+    fn rests(&self) -> bool {
+        self.shared.awake.store(false, Ordering::SeqCst);
+        let empty = self.shared.lanes.iter().all(|lane| lane.text().bytes.is_empty());
+        if !empty {
+            self.shared.awake.store(true, Ordering::SeqCst);
+        }
+        empty
     }
 
     fn next(&self, due: Option<Instant>) -> Next {
@@ -338,6 +363,24 @@ mod tests {
         while fs::read(&path).unwrap().is_empty() {
             assert!(clock::now() < deadline, "never written");
             thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn the_writer_wakes_for_a_line_whenever_it_comes() {
+        let folder = tempfile::tempdir().unwrap();
+        let gather = Duration::from_millis(1);
+        let target = Target::file(&folder.path().join("access.log")).unwrap();
+        let spool = Spool::start(2, target, gather, true).unwrap();
+        // Pauses from none to several times `gather`: the writer is about to sleep, asleep, or at work.
+        for i in 0..400_usize {
+            put(&spool, i % 2, "line\n");
+            let deadline = clock::now() + PATIENCE;
+            while spool.tally().written <= i as u64 {
+                assert!(clock::now() < deadline, "line {i} was never written");
+                thread::yield_now();
+            }
+            thread::sleep(Duration::from_micros((i as u64 * 97) % 2_500));
         }
     }
 
