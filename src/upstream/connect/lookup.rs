@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_millis(200);
 const GIVEN_UP: Duration = Duration::from_mins(1);
 
 /// The addresses of a name, or why there are none.
-type Answer = Result<Arc<[IpAddr]>, Arc<str>>;
+type Answer = Result<Arc<[IpAddr]>, Arc<io::Error>>;
 type Question = Shared<Pin<Box<dyn Future<Output = Answer> + Send>>>;
 type Ask = dyn Fn(&str) -> Question + Send + Sync;
 
@@ -100,7 +100,7 @@ impl Names {
                 return answer.or_else(|error| last.ok_or(error));
             }
         }
-        Err("no answer".into())
+        Err(Arc::new(io::ErrorKind::TimedOut.into()))
     }
 
     fn name(&self, host: &str) -> Arc<Name> {
@@ -160,12 +160,11 @@ impl Known {
 }
 
 async fn look_up(host: &str) -> Answer {
-    let found = lookup_host((host, 0)).await;
-    let found = found.map_err(|error: io::Error| Arc::from(error.to_string()))?;
+    let found = lookup_host((host, 0)).await?;
     let mut addresses: Vec<IpAddr> = found.map(|address: SocketAddr| address.ip()).collect();
     addresses.dedup();
     if addresses.is_empty() {
-        return Err("it has no address".into());
+        return Err(Arc::new(io::Error::new(io::ErrorKind::NotFound, "it has no address")));
     }
     Ok(addresses.into())
 }
@@ -194,6 +193,15 @@ mod tests {
     use super::*;
 
     const HOST: &str = "origin.test";
+
+    fn nothing() -> Answer {
+        Err(Arc::new(io::Error::other("no such host")))
+    }
+
+    /// What `names` say to one caller.
+    async fn ask(names: &Names) -> Result<Arc<[IpAddr]>, String> {
+        names.addresses(HOST).await.map_err(|error| error.to_string())
+    }
 
     /// A resolver that answers what it is told, once it is let.
     struct Resolver {
@@ -251,70 +259,70 @@ mod tests {
     async fn an_answer_holds_for_a_while_and_then_a_new_one_is_followed() {
         let (resolver, names) = Resolver::new(Ok(address(1)), 100);
         for _ in 0..10 {
-            assert_eq!(names.addresses(HOST).await, Ok(address(1)));
+            assert_eq!(ask(&names).await, Ok(address(1)));
         }
         resolver.says(Ok(address(2)));
-        assert_eq!(names.addresses(HOST).await, Ok(address(1)), "not asked yet");
+        assert_eq!(ask(&names).await, Ok(address(1)), "not asked yet");
         assert_eq!(resolver.asked(), 1);
         pass(&names, HOLDS);
-        assert_eq!(names.addresses(HOST).await, Ok(address(2)));
+        assert_eq!(ask(&names).await, Ok(address(2)));
         assert_eq!(resolver.asked(), 2);
     }
 
     #[tokio::test]
     async fn the_last_good_answer_stays_while_there_is_none() {
         let (resolver, names) = Resolver::new(Ok(address(1)), 100);
-        assert_eq!(names.addresses(HOST).await, Ok(address(1)));
-        resolver.says(Err("no such host".into()));
+        assert_eq!(ask(&names).await, Ok(address(1)));
+        resolver.says(nothing());
         for _ in 0..3 {
             pass(&names, HOLDS);
-            assert_eq!(names.addresses(HOST).await, Ok(address(1)));
+            assert_eq!(ask(&names).await, Ok(address(1)));
         }
         let asked = resolver.asked();
-        assert_eq!(names.addresses(HOST).await, Ok(address(1)));
+        assert_eq!(ask(&names).await, Ok(address(1)));
         assert_eq!(resolver.asked(), asked, "a failure holds for a while too");
         resolver.says(Ok(address(2)));
         pass(&names, HOLDS);
-        assert_eq!(names.addresses(HOST).await, Ok(address(2)), "and is over when there is an answer");
+        assert_eq!(ask(&names).await, Ok(address(2)), "and is over when there is an answer");
     }
 
     #[tokio::test]
     async fn a_name_that_was_never_found_is_an_error_and_asked_for_each_time() {
-        let (resolver, names) = Resolver::new(Err("no such host".into()), 100);
-        assert_eq!(names.addresses(HOST).await, Err("no such host".into()));
+        let (resolver, names) = Resolver::new(nothing(), 100);
+        assert_eq!(ask(&names).await, Err("no such host".into()));
         resolver.says(Ok(address(1)));
-        assert_eq!(names.addresses(HOST).await, Ok(address(1)));
+        assert_eq!(ask(&names).await, Ok(address(1)));
     }
 
     #[tokio::test]
     async fn a_resolver_that_hangs_is_asked_once_and_not_waited_for() {
         let (resolver, names) = Resolver::new(Ok(address(1)), 1);
-        assert_eq!(names.addresses(HOST).await, Ok(address(1)));
+        assert_eq!(ask(&names).await, Ok(address(1)));
         resolver.says(Ok(address(2)));
         pass(&names, HOLDS);
         // It hangs: whoever asks gets the last good answer.
         for _ in 0..20 {
-            assert_eq!(names.addresses(HOST).await, Ok(address(1)));
+            assert_eq!(ask(&names).await, Ok(address(1)));
         }
         assert_eq!(resolver.asked(), 2, "one question under way");
         // It comes back.
         resolver.turns.add_permits(10);
-        assert_eq!(names.addresses(HOST).await, Ok(address(2)));
+        assert_eq!(ask(&names).await, Ok(address(2)));
         assert_eq!(resolver.asked(), 2);
     }
 
     #[tokio::test]
     async fn an_old_answer_to_an_old_question_is_not_taken_for_a_new_one() {
         let (resolver, names) = Resolver::new(Ok(address(1)), 1);
-        assert_eq!(names.addresses(HOST).await, Ok(address(1)));
+        assert_eq!(ask(&names).await, Ok(address(1)));
         pass(&names, HOLDS);
-        assert_eq!(names.addresses(HOST).await, Ok(address(1)), "it hangs");
+        assert_eq!(ask(&names).await, Ok(address(1)), "it hangs");
         resolver.says(Ok(address(2)));
         resolver.turns.add_permits(10);
         pass(&names, HOLDS);
-        assert_eq!(names.addresses(HOST).await, Ok(address(2)));
+        assert_eq!(ask(&names).await, Ok(address(2)));
         assert_eq!(resolver.asked(), 3, "asked anew, because the question was old");
-        assert_eq!(names.addresses(HOST).await, Ok(address(2)));
+        assert_eq!(ask(&names).await, Ok(address(2)));
         assert_eq!(resolver.asked(), 3);
     }
 
@@ -324,7 +332,7 @@ mod tests {
         let callers: Vec<_> = (0..50)
             .map(|_| {
                 let names = Arc::clone(&names);
-                tokio::spawn(async move { names.addresses(HOST).await })
+                tokio::spawn(async move { ask(&names).await })
             })
             .collect();
         tokio::task::yield_now().await;
