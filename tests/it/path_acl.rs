@@ -35,13 +35,13 @@ fn request(path: &str) -> Vec<u8> {
     bytes(&format!("GET {path} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n"))
 }
 
-/// What comes back over each way to ask; and whether it is a refusal, with what is wrong with it.
-fn answers(site: &Ravelin, path: &str) -> Vec<(&'static str, String, Vec<String>)> {
+/// What comes back over each protocol, and what is wrong with it where it is a refusal; `logged`: also in the log.
+fn answers(site: &Ravelin, path: &str, logged: bool) -> Vec<(&'static str, String, Vec<String>)> {
     let over_h1 = |mut wire: Wire| {
         wire.send(request(path));
         let Some(reply) = wire.try_reply() else { return (String::new(), Vec::new()) };
         // A 404 is Apache's; Ravelin's own refusals carry a reference on the page.
-        let own = [400, 405].contains(&reply.status);
+        let own = logged && [400, 405].contains(&reply.status);
         let faults = if own { refusal_faults(site, &reply) } else { Vec::new() };
         (format!("{} {}", reply.status, reply.text()), faults)
     };
@@ -93,7 +93,7 @@ impl Stage {
 
     fn faults(&self, way: &Way) -> Vec<String> {
         let mut faults = Vec::new();
-        for (over, text, wrong) in answers(&self.guarded, &way.path) {
+        for (over, text, wrong) in answers(&self.guarded, &way.path, true) {
             if text.contains(SECRET) {
                 faults.push(format!("{over}: BYPASS: Apache gave the file away"));
             }
@@ -103,7 +103,7 @@ impl Stage {
             faults.extend(wrong.into_iter().map(|fault| format!("{over}: {fault}")));
         }
         self.origin.forget();
-        answers(&self.recorded, &way.path);
+        answers(&self.recorded, &way.path, false);
         let received = self.origin.received().whole;
         for (bytes, verdict) in received.iter().zip(judge::judge(&received)) {
             match strict::requests(bytes).as_deref() {
