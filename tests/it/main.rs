@@ -31,4 +31,5 @@ mod origin;
 mod origin_faults;
 mod path_acl;
 mod restricting;
+mod slow_clients;
 mod wire;

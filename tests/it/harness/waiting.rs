@@ -110,6 +110,11 @@ pub(crate) const STRICT_FRONT: &[&str] = &[
     "authority: a target that begins with an at sign",
     "path-acl: \\typo3\\secret.txt",
     "path-acl: typo3/secret.txt",
+    "slow-clients: a head that stops, plain",
+    "slow-clients: a head that stops, over TLS",
+    "slow-clients: a head that drips, plain",
+    "slow-clients: a head that drips, over TLS",
+    "slow-clients: a second head that drips",
     "h2: GET with a body",
     "h2: GET with a body of unknown length",
 ];

@@ -35,13 +35,8 @@ impl Wire {
     /// Connects with TLS, trusting `authority`, offering `alpn`.
     #[track_caller]
     pub(crate) fn tls(port: u16, host: &str, authority: &str, alpn: &[&[u8]]) -> Self {
-        let mut roots = RootCertStore::empty();
-        let authority = CertificateDer::from_pem_slice(authority.as_bytes()).expect("the authority is PEM");
-        roots.add(authority).expect("the authority is a certificate");
-        let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         let name = ServerName::try_from(host.to_owned()).expect("a host name");
-        let client = ClientConnection::new(Arc::new(config), name).expect("a TLS client");
+        let client = ClientConnection::new(client_config(authority, alpn), name).expect("a TLS client");
         let mut stream = StreamOwned::new(client, connect(port));
         stream.flush().unwrap_or_else(|error| panic!("the TLS handshake with {host} failed: {error}"));
         Self { stream: Stream::Tls(Box::new(stream)), unread: Vec::new() }
@@ -238,6 +233,16 @@ impl Wire {
             Err(_) => Some(false),
         }
     }
+}
+
+/// A TLS client's settings: trusting `authority`, offering `alpn`.
+pub(crate) fn client_config(authority: &str, alpn: &[&[u8]]) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    let authority = CertificateDer::from_pem_slice(authority.as_bytes()).expect("the authority is PEM");
+    roots.add(authority).expect("the authority is a certificate");
+    let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    Arc::new(config)
 }
 
 #[track_caller]
