@@ -13,6 +13,7 @@ mod harness;
 mod authority;
 mod browser;
 mod config;
+mod conversation;
 mod demo;
 mod desync;
 mod dev;

@@ -117,6 +117,8 @@ pub(crate) const STRICT_FRONT: &[&str] = &[
     "slow-clients: a second head that drips",
     "h2: GET with a body",
     "h2: GET with a body of unknown length",
+    "conversation: a refusal of framing in the middle ends the connection, and nothing behind it is served",
+    "conversation: a client that closes its half is answered",
 ];
 
 /// Says of every case of `theme` whether it holds; what is wrong with it otherwise.

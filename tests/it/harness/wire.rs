@@ -1,7 +1,7 @@
 //! A raw connection: exactly the bytes that a test sends, and every byte that comes back.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -49,6 +49,18 @@ impl Wire {
             Stream::Plain(stream) => stream.write_all(bytes),
             Stream::Tls(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
         };
+        self
+    }
+
+    /// Says that nothing more will be sent, and still listens.
+    pub(crate) fn finish(&mut self) -> &mut Self {
+        match &mut self.stream {
+            Stream::Plain(stream) => drop(stream.shutdown(Shutdown::Write)),
+            Stream::Tls(stream) => {
+                stream.conn.send_close_notify();
+                let _ = stream.flush();
+            }
+        }
         self
     }
 
