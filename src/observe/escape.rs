@@ -39,7 +39,7 @@ fn is_continuation(byte: u8) -> bool {
 /// the text `\xhh`, as Apache writes them; DEL, C1 controls, line separators and direction marks, which
 /// JSON would allow, are escaped as well, because logs are read in terminals.
 pub fn json(text: &[u8], out: &mut Vec<u8>) {
-    if text.iter().all(|b| is_plain(*b)) {
+    if is_all_plain(text) {
         out.extend_from_slice(text);
         return;
     }
@@ -52,8 +52,11 @@ pub fn json(text: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-fn is_plain(byte: u8) -> bool {
-    (b' '..0x7f).contains(&byte) && byte != b'"' && byte != b'\\'
+/// Whether nothing is to be escaped, as in nearly every text. All bytes are looked at, many at once, which is
+/// faster than stopping at the first that is.
+fn is_all_plain(text: &[u8]) -> bool {
+    let odd = |b: u8| u8::from(!(b' '..0x7f).contains(&b) || b == b'"' || b == b'\\');
+    text.iter().fold(0, |found, b| found | odd(*b)) == 0
 }
 
 fn json_str(text: &str, out: &mut Vec<u8>) {
@@ -87,6 +90,10 @@ fn is_treacherous(c: char) -> bool {
 /// Appends `text` as Apache's logger does (`ap_escape_logitem` in server/util.c): `\"`, `\\`, the C
 /// escapes that it knows, and `\xhh` for every other byte that is not printable ASCII.
 pub fn apache(text: &[u8], out: &mut Vec<u8>) {
+    if is_all_plain(text) {
+        out.extend_from_slice(text);
+        return;
+    }
     for byte in text {
         let short = match byte {
             b'"' | b'\\' => *byte,

@@ -1,7 +1,7 @@
 //! What is counted: one set of plain atomic numbers per worker, summed when somebody asks.
 //!
 //! Every look-up is by the number of an enum's variant: nothing is hashed on the way of a request. A
-//! worker adds to cache lines that only it writes, which costs a few nanoseconds; a shared counter, or
+//! worker adds to cache lines that only it writes, which costs next to nothing; a shared counter, or
 //! one hash map of label sets behind a lock, would make every core wait for the others. Label sets are
 //! closed: sites that are configured, and words from tables in the code. Nothing that a client sends
 //! becomes a label.
@@ -60,11 +60,11 @@ pub(super) struct Meters {
     pub(super) enforced: Row,
     pub(super) would_block: Row,
     /// Exchanges over a new connection, and over one from the pool.
-    pub(super) origin_new: AtomicU64,
-    pub(super) origin_reused: AtomicU64,
-    pub(super) origin_retries: AtomicU64,
+    pub(super) origin_new: Count,
+    pub(super) origin_reused: Count,
+    pub(super) origin_retries: Count,
     pub(super) origin_first_byte: Histogram,
-    pub(super) panics: AtomicU64,
+    pub(super) panics: Count,
 }
 
 /// Counters of one worker for one site.
@@ -72,49 +72,65 @@ pub(super) struct Meters {
 pub(super) struct SiteMeters {
     /// By method, and within a method by status class.
     requests: Row,
-    pub(super) received: AtomicU64,
-    pub(super) sent: AtomicU64,
+    pub(super) received: Count,
+    pub(super) sent: Count,
     pub(super) duration: Histogram,
 }
+
+/// One number, written by one worker and read by whoever asks. An addition is a load and a store: the locked
+/// instruction that threads would need among themselves costs more than all the rest of counting a
+/// request. Whatever else writes to a worker's counters would lose counts, nothing worse.
+#[derive(Debug, Default)]
+pub(super) struct Count(AtomicU64);
 
 /// Counters side by side. The last one takes every number that is out of range, so that a count is
 /// never lost.
 #[derive(Debug)]
-pub(super) struct Row(Box<[AtomicU64]>);
+pub(super) struct Row(Box<[Count]>);
 
 /// A histogram with the bounds above, and one bucket more.
 #[derive(Debug)]
 pub(super) struct Histogram {
     buckets: Row,
     /// Microseconds.
-    sum: AtomicU64,
+    sum: Count,
+}
+
+impl Count {
+    pub(super) fn add(&self, count: u64) {
+        self.0.store(self.get().wrapping_add(count), Ordering::Relaxed);
+    }
+
+    pub(super) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 impl Row {
     pub(super) fn new(length: usize) -> Self {
-        Self((0..length.max(1)).map(|_| AtomicU64::new(0)).collect())
+        Self((0..length.max(1)).map(|_| Count::default()).collect())
     }
 
     pub(super) fn add(&self, index: usize, count: u64) {
         if let Some(cell) = self.0.get(index).or_else(|| self.0.last()) {
-            cell.fetch_add(count, Ordering::Relaxed);
+            cell.add(count);
         }
     }
 
     pub(super) fn get(&self, index: usize) -> u64 {
-        self.0.get(index).map_or(0, |cell| cell.load(Ordering::Relaxed))
+        self.0.get(index).map_or(0, Count::get)
     }
 }
 
 impl Histogram {
     fn new() -> Self {
-        Self { buckets: Row::new(BOUNDS.len() + 1), sum: AtomicU64::new(0) }
+        Self { buckets: Row::new(BOUNDS.len() + 1), sum: Count::default() }
     }
 
     fn add(&self, duration: Duration) {
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         self.buckets.add(BOUNDS.partition_point(|bound| *bound < micros), 1);
-        self.sum.fetch_add(micros, Ordering::Relaxed);
+        self.sum.add(micros);
     }
 
     /// The counts of each bucket, not cumulated, added to `counts`; and the sum in microseconds.
@@ -122,7 +138,7 @@ impl Histogram {
         for (index, count) in counts.iter_mut().enumerate() {
             *count += self.buckets.get(index);
         }
-        self.sum.load(Ordering::Relaxed)
+        self.sum.get()
     }
 }
 
@@ -163,11 +179,11 @@ impl Meters {
             aborted: Row::new(CULPRITS.len()),
             enforced: Row::new(Reason::ALL.len()),
             would_block: Row::new(Reason::ALL.len()),
-            origin_new: AtomicU64::new(0),
-            origin_reused: AtomicU64::new(0),
-            origin_retries: AtomicU64::new(0),
+            origin_new: Count::default(),
+            origin_reused: Count::default(),
+            origin_retries: Count::default(),
             origin_first_byte: Histogram::new(),
-            panics: AtomicU64::new(0),
+            panics: Count::default(),
         }
     }
 
@@ -191,9 +207,9 @@ impl Meters {
         }
         if let Some(upstream) = &record.upstream {
             let connection = if upstream.reused { &self.origin_reused } else { &self.origin_new };
-            connection.fetch_add(1, Ordering::Relaxed);
+            connection.add(1);
             if upstream.retries > 0 {
-                self.origin_retries.fetch_add(u64::from(upstream.retries), Ordering::Relaxed);
+                self.origin_retries.add(u64::from(upstream.retries));
             }
             if let Some(first_byte) = upstream.first_byte {
                 self.origin_first_byte.add(first_byte);
@@ -211,16 +227,16 @@ impl SiteMeters {
     fn new() -> Self {
         Self {
             requests: Row::new(METHODS.len() * CLASSES.len()),
-            received: AtomicU64::new(0),
-            sent: AtomicU64::new(0),
+            received: Count::default(),
+            sent: Count::default(),
             duration: Histogram::new(),
         }
     }
 
     fn request(&self, record: &Record, took: Duration) {
         self.requests.add(method(&record.verb) * CLASSES.len() + class(record.status), 1);
-        self.received.fetch_add(record.received(), Ordering::Relaxed);
-        self.sent.fetch_add(record.sent, Ordering::Relaxed);
+        self.received.add(record.received());
+        self.sent.add(record.sent);
         self.duration.add(took);
     }
 

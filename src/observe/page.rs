@@ -5,13 +5,13 @@
 
 use std::fmt;
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
-use super::meters::{BOUNDS, CLASSES, CULPRITS, METHODS, Meters, Row, SiteMeters, VERSIONS};
+use super::meters::{BOUNDS, CLASSES, CULPRITS, Count, METHODS, Meters, Row, SiteMeters, VERSIONS};
 use super::metrics::{Book, Kind};
 use crate::refusal::Reason;
 
@@ -52,11 +52,11 @@ impl Page<'_, '_> {
         }
         self.counters("requests", "Requests, by site, method and status class", cells)?;
         for (name, help, of) in [
-            ("received_bytes", "Bytes of request bodies", (|m| &m.received) as fn(&SiteMeters) -> &AtomicU64),
+            ("received_bytes", "Bytes of request bodies", (|m| &m.received) as fn(&SiteMeters) -> &Count),
             ("sent_bytes", "Bytes of response bodies", |m| &m.sent),
         ] {
             let cells = sites.iter().map(|(number, site)| {
-                ([("site", &**site)], book.site_sum(*number, |meters| of(meters).load(Ordering::Relaxed)))
+                ([("site", &**site)], book.site_sum(*number, |meters| of(meters).get()))
             });
             self.counters(name, help, cells)?;
         }
@@ -128,7 +128,7 @@ impl Page<'_, '_> {
 
     fn origin(&mut self) -> fmt::Result {
         let book = self.book;
-        let load = |of: fn(&Meters) -> &AtomicU64| book.sum(|meters| of(meters).load(Ordering::Relaxed));
+        let load = |of: fn(&Meters) -> &Count| book.sum(|meters| of(meters).get());
         let cells = [
             ([("connection", "new")], load(|m| &m.origin_new)),
             ([("connection", "reused")], load(|m| &m.origin_reused)),
@@ -166,11 +166,7 @@ impl Page<'_, '_> {
             ([("result", "failed")], log.failed),
         ];
         self.counters("access_log_lines", "Lines of the access log, by what became of them", cells)?;
-        self.counter(
-            "panics",
-            "Defects that were caught",
-            self.book.sum(|m| m.panics.load(Ordering::Relaxed)),
-        )?;
+        self.counter("panics", "Defects that were caught", self.book.sum(|m| m.panics.get()))?;
         let cells = [
             ([("result", "ok")], process.reloads.load(Ordering::Relaxed)),
             ([("result", "failed")], process.reloads_failed.load(Ordering::Relaxed)),

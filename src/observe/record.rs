@@ -212,7 +212,7 @@ impl Record {
     /// sane, so that one id goes through the whole chain; from anybody else it is ignored.
     pub fn client(&mut self, client: IpAddr, trusted_peer: bool, head: &Head<'_>) {
         self.client = Some(client);
-        if let Some(id) = sole(head, &X_REQUEST_ID).filter(|_| trusted_peer).and_then(RequestId::adopted) {
+        if trusted_peer && let Some(id) = sole(head, &X_REQUEST_ID).and_then(RequestId::adopted) {
             self.id = id;
         }
     }

@@ -14,6 +14,20 @@ use super::stamp::Stamp;
 use super::text::Span;
 use crate::refusal::Reason;
 
+/// What stands before a member's value: its comma, its name and the colon.
+macro_rules! key {
+    ($name:literal) => {
+        concat!(",\"", $name, "\":")
+    };
+}
+
+/// The same before a string.
+macro_rules! quoted {
+    ($name:literal) => {
+        concat!(",\"", $name, "\":\"")
+    };
+}
+
 /// Appends the line of `record`, line break included.
 pub(super) fn line(form: Form, record: &Record, took: Duration, stamp: &mut Stamp, out: &mut Vec<u8>) {
     match form {
@@ -31,16 +45,16 @@ fn json(record: &Record, took: Duration, stamp: &mut Stamp, out: &mut Vec<u8>) {
     let mut object = Object { record, out };
     object.request();
     object.verdict();
-    object.number("received", record.received());
-    object.number("sent", record.sent);
-    object.number("duration_us", micros(took));
-    object.duration("head_us", record.head_after);
+    object.number(key!("received"), record.received());
+    object.number(key!("sent"), record.sent);
+    object.number(key!("duration_us"), micros(took));
+    object.duration(key!("head_us"), record.head_after);
     if let Some(upstream) = &record.upstream {
         object.upstream(upstream);
     }
-    object.text("user_agent", record.user_agent);
-    object.text("referer", record.referer);
-    object.text("generation", record.generation);
+    object.text(quoted!("user_agent"), record.user_agent);
+    object.text(quoted!("referer"), record.referer);
+    object.text(quoted!("generation"), record.generation);
     out.extend_from_slice(b"}\n");
 }
 
@@ -53,44 +67,42 @@ struct Object<'a> {
 impl Object<'_> {
     fn request(&mut self) {
         let record = self.record;
-        self.word("id", record.id.as_str());
-        self.word("trace", record.trace.trace());
-        self.word("span", record.trace.span());
+        self.word(quoted!("id"), record.id.as_bytes());
+        self.word(quoted!("trace"), record.trace.trace_digits());
+        self.word(quoted!("span"), record.trace.span_digits());
         if let Some(parent) = &record.parent {
-            self.word("parent", parent.span());
+            self.word(quoted!("parent"), parent.span());
         }
-        self.key("client");
-        self.out.push(b'"');
+        self.key(quoted!("client"));
         address(record.client.unwrap_or(record.peer.ip()), self.out);
         self.out.push(b'"');
-        self.key("peer");
-        self.out.push(b'"');
+        self.key(quoted!("peer"));
         peer(record, self.out);
         self.out.push(b'"');
-        self.number("listener", record.listener as u64);
-        self.word("protocol", protocol(record.version));
+        self.number(key!("listener"), record.listener as u64);
+        self.word(quoted!("protocol"), protocol(record.version));
         if let Some((version, cipher, sni)) = record.tls {
-            self.word("tls", version);
-            self.word("cipher", cipher);
-            self.text("sni", sni);
+            self.word(quoted!("tls"), version);
+            self.word(quoted!("cipher"), cipher);
+            self.text(quoted!("sni"), sni);
         }
-        self.text("method", record.method);
-        self.text("host", record.host);
-        self.text("target", record.target);
-        self.text("site", record.site_name);
+        self.text(quoted!("method"), record.method);
+        self.text(quoted!("host"), record.host);
+        self.text(quoted!("target"), record.target);
+        self.text(quoted!("site"), record.site_name);
         if !record.area.is_empty() {
-            self.word("area", record.area);
+            self.word(quoted!("area"), record.area);
         }
     }
 
     fn verdict(&mut self) {
         let record = self.record;
         if let Some(status) = record.status {
-            self.number("status", u64::from(status.as_u16()));
+            self.number(key!("status"), u64::from(status.as_u16()));
         }
         if let Some(culprit) = record.aborted() {
             self.word(
-                "aborted",
+                quoted!("aborted"),
                 match culprit {
                     Culprit::Client => "client",
                     Culprit::Origin => "origin",
@@ -100,59 +112,54 @@ impl Object<'_> {
         if let Some(reason) = record.refused {
             self.reason(reason);
         }
-        self.text("detail", record.detail);
+        self.text(quoted!("detail"), record.detail);
         if !record.would_block.is_empty() {
             self.would_block(&record.would_block);
         }
     }
 
     fn reason(&mut self, reason: Reason) {
-        self.word("step", reason.row().step.name());
-        self.word("reason", reason.name());
+        self.word(quoted!("step"), reason.row().step.name());
+        self.word(quoted!("reason"), reason.name());
     }
 
     fn would_block(&mut self, list: &[WouldBlock]) {
-        self.key("would_block");
+        self.key(key!("would_block"));
         for (i, entry) in list.iter().enumerate() {
             self.out.extend_from_slice(if i == 0 { b"[{\"step\":\"" } else { b",{\"step\":\"" });
             self.out.extend_from_slice(entry.reason.row().step.name().as_bytes());
             self.out.push(b'"');
-            self.word("reason", entry.reason.name());
-            self.text("detail", entry.detail);
+            self.word(quoted!("reason"), entry.reason.name());
+            self.text(quoted!("detail"), entry.detail);
             self.out.push(b'}');
         }
         self.out.push(b']');
     }
 
     fn upstream(&mut self, upstream: &Upstream) {
-        self.text("upstream", upstream.member);
-        self.duration("connect_us", upstream.connect);
-        self.duration("first_byte_us", upstream.first_byte);
-        self.key("reused");
-        self.out.extend_from_slice(if upstream.reused { b"true" } else { b"false" });
+        self.text(quoted!("upstream"), upstream.member);
+        self.duration(key!("connect_us"), upstream.connect);
+        self.duration(key!("first_byte_us"), upstream.first_byte);
+        self.key(if upstream.reused { ",\"reused\":true" } else { ",\"reused\":false" });
         if upstream.retries > 0 {
-            self.number("retries", u64::from(upstream.retries));
+            self.number(key!("retries"), u64::from(upstream.retries));
         }
     }
 
     fn key(&mut self, key: &'static str) {
-        self.out.extend_from_slice(b",\"");
         self.out.extend_from_slice(key.as_bytes());
-        self.out.extend_from_slice(b"\":");
     }
 
     /// A string that needs no escaping, because it is one of ours.
-    fn word(&mut self, key: &'static str, word: &str) {
+    fn word(&mut self, key: &'static str, word: impl AsRef<[u8]>) {
         self.key(key);
-        self.out.push(b'"');
-        self.out.extend_from_slice(word.as_bytes());
+        self.out.extend_from_slice(word.as_ref());
         self.out.push(b'"');
     }
 
     fn text(&mut self, key: &'static str, span: Span) {
         if let Some(text) = self.record.texts.get(span) {
             self.key(key);
-            self.out.push(b'"');
             escape::json(text, self.out);
             self.out.push(b'"');
         }

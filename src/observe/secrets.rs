@@ -35,20 +35,21 @@ pub fn target(path: &[u8], query: Option<&[u8]>, out: &mut Vec<u8>) {
     out.extend_from_slice(path);
     let Some(query) = query else { return };
     out.push(b'?');
-    let all = ALL_SECRET.iter().any(|word| contains(path, word));
-    mask(query, all, out);
+    mask(query, is_all_secret(path), out);
 }
 
 /// Appends a `Referer` to `out` without user information, query and fragment: pages hand their own
 /// address on, and with it their secrets.
 pub fn referer(value: &[u8], out: &mut Vec<u8>) {
-    let end = value.iter().position(|b| matches!(b, b'?' | b'#')).unwrap_or(value.len());
+    let end = memchr::memchr2(b'?', b'#', value).unwrap_or(value.len());
     let value = value.get(..end).unwrap_or_default();
-    let authority = value.windows(3).position(|w| w == b"://").map_or(0, |at| at + 3);
+    let begins = |at: &usize| value.get(*at..).is_some_and(|rest| rest.starts_with(b"://"));
+    let authority = memchr::memchr_iter(b':', value).find(begins).map_or(0, |at| at + 3);
     let (scheme, rest) = value.split_at_checked(authority).unwrap_or((value, &[]));
-    let host_end = rest.iter().position(|b| *b == b'/').unwrap_or(rest.len());
+    let host_end = memchr::memchr(b'/', rest).unwrap_or(rest.len());
     let (host, path) = rest.split_at_checked(host_end).unwrap_or((rest, &[]));
-    let host = host.rsplit(|b| *b == b'@').next().unwrap_or_default();
+    let user_end = memchr::memrchr(b'@', host).map_or(0, |at| at + 1);
+    let host = host.get(user_end..).unwrap_or_default();
     out.extend_from_slice(scheme);
     out.extend_from_slice(host);
     out.extend_from_slice(path);
@@ -70,15 +71,21 @@ enum Kind {
     Start,
 }
 
+/// Whether every parameter behind this path is a secret. Looks for the rarest letter of both words, and then
+/// at what stands around it.
+fn is_all_secret(path: &[u8]) -> bool {
+    const BEFORE_W: usize = "pass".len();
+    let begins = |at: usize| at.checked_sub(BEFORE_W).and_then(|start| path.get(start..));
+    memchr::memchr_iter(b'w', path)
+        .filter_map(begins)
+        .any(|rest| ALL_SECRET.iter().any(|word| rest.starts_with(word)))
+}
+
 fn mask(query: &[u8], all: bool, out: &mut Vec<u8>) {
     let (mut at, mut name, mut copied) = (0, 0, 0);
-    while let Some(rest) = query.get(at..).filter(|rest| !rest.is_empty()) {
-        let Some(mark) = mark(rest) else {
-            at += 1;
-            continue;
-        };
-        let named = query.get(name..at).unwrap_or_default();
-        at += mark.length;
+    while let Some((found, mark)) = next_mark(query, at) {
+        let named = query.get(name..found).unwrap_or_default();
+        at = found + mark.length;
         name = at;
         if mark.kind != Kind::Equals || !(all || is_secret(named)) {
             continue;
@@ -97,14 +104,26 @@ fn mask(query: &[u8], all: bool, out: &mut Vec<u8>) {
 /// a higher level belongs to the value.
 fn value_end(query: &[u8], from: usize, level: usize) -> usize {
     let mut at = from;
-    while let Some(rest) = query.get(at..).filter(|rest| !rest.is_empty()) {
-        match mark(rest) {
-            Some(mark) if mark.kind == Kind::And && mark.level <= level => return at,
-            Some(mark) => at += mark.length,
-            None => at += 1,
+    while let Some((found, mark)) = next_mark(query, at) {
+        if mark.kind == Kind::And && mark.level <= level {
+            return found;
         }
+        at = found + mark.length;
     }
     query.len()
+}
+
+/// The first delimiter at `from` or behind it, and where it is.
+fn next_mark(query: &[u8], from: usize) -> Option<(usize, Mark)> {
+    let mut at = from;
+    loop {
+        let may_begin = |byte: &u8| matches!(byte, b'=' | b'&' | b'?' | b';' | b'%');
+        at += query.get(at..)?.iter().position(may_begin)?;
+        if let Some(mark) = mark(query.get(at..)?) {
+            return Some((at, mark));
+        }
+        at += 1;
+    }
 }
 
 fn mark(rest: &[u8]) -> Option<Mark> {
@@ -142,18 +161,11 @@ fn escape(digits: &[u8]) -> Option<u8> {
 
 fn is_secret(name: &[u8]) -> bool {
     let mut plain = [0; NAME_MAX];
-    let mut rest = name;
-    let mut length = 0;
-    for place in &mut plain {
-        let Some((byte, _, taken)) = character(rest) else { break };
-        *place = byte.to_ascii_lowercase();
-        rest = rest.get(taken..).unwrap_or_default();
-        length += 1;
-    }
+    let length = decode(name, &mut plain);
     let plain = plain.get(..length).unwrap_or_default();
     let inner = plain.strip_suffix(b"]").unwrap_or(plain);
-    let inner = inner.rsplit(|b| *b == b'[').next().unwrap_or_default();
-    TELLING.iter().any(|word| contains(plain, word))
+    let inner = memchr::memrchr(b'[', inner).and_then(|at| inner.get(at + 1..)).unwrap_or(inner);
+    holds_telling(plain)
         || TELLING_ALONE.contains(&inner)
         || inner.ends_with(b"key")
         || inner.starts_with(b"authori")
@@ -161,9 +173,51 @@ fn is_secret(name: &[u8]) -> bool {
         || inner.ends_with(b"_auth")
 }
 
-fn contains(text: &[u8], word: &[u8]) -> bool {
-    text.windows(word.len()).any(|window| window == word)
+/// Writes the beginning of a name with its encoding taken off and in lower case; how much that is.
+fn decode(name: &[u8], plain: &mut [u8; NAME_MAX]) -> usize {
+    let mut rest = name;
+    let mut length = 0;
+    for place in plain {
+        let Some((byte, _, taken)) = character(rest) else { break };
+        *place = byte.to_ascii_lowercase();
+        rest = rest.get(taken..).unwrap_or_default();
+        length += 1;
+    }
+    length
 }
+
+/// Whether one of the telling words is in this name. Nearly every place is passed over by its first two
+/// letters.
+fn holds_telling(name: &[u8]) -> bool {
+    let mut rest = name;
+    while let [first, tail @ ..] = rest {
+        let suspicious = tail.first().is_some_and(|second| begins_telling(*first, *second));
+        if suspicious && TELLING.iter().any(|word| rest.starts_with(word)) {
+            return true;
+        }
+        rest = tail;
+    }
+    false
+}
+
+/// Whether a telling word may begin with these two letters.
+fn begins_telling(first: u8, second: u8) -> bool {
+    BEGINNINGS.get(usize::from(first & 31)).is_some_and(|seconds| seconds & (1 << (second & 31)) != 0)
+}
+
+/// For each first letter of a telling word, the second letters; both by their five lowest bits.
+#[expect(clippy::indexing_slicing, reason = "happens while compiling, where it cannot panic unseen")]
+const BEGINNINGS: [u32; 32] = {
+    let mut seconds = [0; 32];
+    let mut at = 0;
+    while at < TELLING.len() {
+        if let [first, second, ..] = TELLING[at] {
+            seconds[(*first & 31) as usize] |= 1 << (*second & 31);
+        }
+        at += 1;
+    }
+    seconds
+};
 
 #[cfg(test)]
 mod tests {

@@ -51,9 +51,9 @@ impl Stamp {
     pub fn rfc3339(&mut self, wall: SystemTime, out: &mut Vec<u8>) {
         let milliseconds = self.turn_to(wall);
         out.extend_from_slice(&self.rfc);
-        out.push(b'.');
-        digits(u64::from(milliseconds), 3, out);
-        out.push(b'Z');
+        let digit = |number: u32| b'0' + u8::try_from(number % 10).unwrap_or_default();
+        let [hundreds, tens, ones] = [milliseconds / 100, milliseconds / 10, milliseconds].map(digit);
+        out.extend_from_slice(&[b'.', hundreds, tens, ones, b'Z']);
     }
 
     /// Appends `[10/Oct/2000:13:55:36 +0000]`, Apache's `%t`.

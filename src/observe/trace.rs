@@ -12,6 +12,8 @@ const KNOWN_FLAGS: u8 = 0b11;
 /// its parent's decision would otherwise stop tracing because a proxy was put in front of it.
 const SAMPLED: u8 = 0b01;
 
+const HEX: [u8; 16] = *b"0123456789abcdef";
+
 /// What a valid `traceparent` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parent {
@@ -66,24 +68,16 @@ impl Traceparent {
     pub fn following(parent: Option<&Parent>, draw: impl Fn() -> u64) -> Self {
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
         // Never zero: an all-zero id is invalid.
-        let span = draw() | 1;
-        let mut trace = [0; 32];
+        fill(&mut text, 36, &digits(draw() | 1));
         let flags = if let Some(parent) = parent {
-            trace = parent.trace;
+            fill(&mut text, 3, &parent.trace);
             parent.flags
         } else {
-            let (high, low) = trace.split_at_mut(16);
-            spell(draw() | 1, high);
-            spell(draw(), low);
+            fill(&mut text, 3, &digits(draw() | 1));
+            fill(&mut text, 19, &digits(draw()));
             SAMPLED
         };
-        fill(&mut text, 3, &trace);
-        let mut digits = [0; 16];
-        spell(span, &mut digits);
-        fill(&mut text, 36, &digits);
-        let mut digits = [0; 2];
-        spell(u64::from(flags), &mut digits);
-        fill(&mut text, 53, &digits);
+        fill(&mut text, 53, &pair(flags));
         Self { text, continued: parent.is_some() }
     }
 
@@ -96,13 +90,23 @@ impl Traceparent {
     /// The trace, as 32 hexadecimal digits.
     #[must_use]
     pub fn trace(&self) -> &str {
-        self.as_str().get(3..35).unwrap_or_default()
+        std::str::from_utf8(self.trace_digits()).unwrap_or_default()
     }
 
     /// Our own span in it, as 16 hexadecimal digits: the parent of whatever the origin does.
     #[must_use]
     pub fn span(&self) -> &str {
-        self.as_str().get(36..52).unwrap_or_default()
+        std::str::from_utf8(self.span_digits()).unwrap_or_default()
+    }
+
+    /// The digits of [`trace`](Self::trace).
+    pub(super) fn trace_digits(&self) -> &[u8] {
+        self.text.get(3..35).unwrap_or_default()
+    }
+
+    /// The digits of [`span`](Self::span).
+    pub(super) fn span_digits(&self) -> &[u8] {
+        self.text.get(36..52).unwrap_or_default()
     }
 
     /// Whether the trace came from the caller. Only then does its `tracestate` belong to it
@@ -119,13 +123,19 @@ fn hexadecimal<const N: usize>(part: &[u8]) -> Option<[u8; N]> {
     digits.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')).then_some(digits)
 }
 
-/// Writes the lowest bits of `number` as hexadecimal digits, the highest first.
-fn spell(mut number: u64, places: &mut [u8]) {
-    for place in places.iter_mut().rev() {
-        *place =
-            u32::try_from(number & 15).ok().and_then(|d| char::from_digit(d, 16)).map_or(b'0', |c| c as u8);
-        number >>= 4;
+/// A number as sixteen hexadecimal digits.
+fn digits(number: u64) -> [u8; 16] {
+    let mut digits = [0; 16];
+    for (place, byte) in digits.chunks_exact_mut(2).zip(number.to_be_bytes()) {
+        place.copy_from_slice(&pair(byte));
     }
+    digits
+}
+
+/// A byte as two hexadecimal digits.
+fn pair(byte: u8) -> [u8; 2] {
+    let digit = |half: u8| HEX.get(usize::from(half)).copied().unwrap_or(b'0');
+    [digit(byte >> 4), digit(byte & 15)]
 }
 
 fn fill(text: &mut [u8; LENGTH], at: usize, digits: &[u8]) {

@@ -1,7 +1,6 @@
 //! One worker's end of what is seen: begins records, counts them, and has them written.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::access_log::AccessLog;
@@ -35,7 +34,7 @@ impl Seen {
 
     /// A panic was caught.
     pub fn panicked(&self) {
-        self.0.meters.panics.fetch_add(1, Ordering::Relaxed);
+        self.0.meters.panics.add(1);
     }
 
     pub(super) fn meters(&self) -> Arc<Meters> {
