@@ -83,7 +83,22 @@ pub fn normalise(raw: &str) -> Result<Cow<'_, str>, PathFault> {
     rebuild(raw).map(Cow::Owned)
 }
 
+/// Whether a path is in its normal form. The everyday path is told by one look at each byte; where a segment
+/// begins with a dot, or holds an escape, the segments are looked at one by one.
 fn is_normal(path: &str) -> bool {
+    let mut before = Class::Slash;
+    for byte in path.bytes().skip(1) {
+        let class = class(byte);
+        match (before, class) {
+            (_, Class::Never) | (Class::Slash, Class::Slash) => return false,
+            (Class::Slash, Class::Dot) | (_, Class::Percent) => return is_each_normal(path),
+            _ => before = class,
+        }
+    }
+    true
+}
+
+fn is_each_normal(path: &str) -> bool {
     let mut segments = path.split('/').skip(1).peekable();
     while let Some(segment) = segments.next() {
         let last = segments.peek().is_none();
@@ -239,10 +254,42 @@ fn is_unreserved(byte: u8) -> bool {
 
 /// What stands raw in the normal form: `pchar` of RFC 3986 section 3.3, and brackets.
 fn is_kept(byte: u8) -> bool {
-    is_unreserved(byte)
-        || matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=')
-        || matches!(byte, b':' | b'@' | b'[' | b']')
+    matches!(class(byte), Class::Kept | Class::Dot)
 }
+
+/// What a byte may mean in a path.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// It never stands raw in the normal form.
+    Never,
+    Kept,
+    Dot,
+    Slash,
+    Percent,
+}
+
+fn class(byte: u8) -> Class {
+    CLASSES.get(usize::from(byte)).copied().unwrap_or(Class::Never)
+}
+
+#[expect(clippy::indexing_slicing, reason = "happens while compiling, where it cannot panic unseen")]
+static CLASSES: [Class; 256] = {
+    let mut classes = [Class::Never; 256];
+    let mut byte = 0;
+    while byte < 0x80_u8 {
+        classes[byte as usize] = match byte {
+            b'.' => Class::Dot,
+            b'/' => Class::Slash,
+            b'%' => Class::Percent,
+            b'-' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';'
+            | b'=' | b':' | b'@' | b'[' | b']' => Class::Kept,
+            _ if byte.is_ascii_alphanumeric() => Class::Kept,
+            _ => Class::Never,
+        };
+        byte += 1;
+    }
+    classes
+};
 
 /// The bytes that a path stands for, escapes decoded once: what the origin's file system sees. Rules
 /// compare in this form, so that `%40` and `@` are the same to them.
