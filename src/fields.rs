@@ -4,7 +4,10 @@
 //! Apache's header operations are defined on, and no hash map is built per message. HTTP/2 and the
 //! HTTP/1 front each turn it into what they need at the very end.
 
+use http::header::{DATE, EXPIRES, LAST_MODIFIED};
 use http::{HeaderMap, HeaderName, HeaderValue};
+
+static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Header fields in the order they were received or added; a name may occur more than once
 /// (RFC 9110 section 5.2).
@@ -56,6 +59,11 @@ impl Fields {
         }
     }
 
+    /// Makes room for this many more lines at once.
+    pub fn reserve(&mut self, more: usize) {
+        self.list.reserve(more);
+    }
+
     /// Removes every line of `name`; says whether there was one.
     pub fn remove(&mut self, name: &HeaderName) -> bool {
         let before = self.list.len();
@@ -93,16 +101,44 @@ impl Fields {
     /// The map that hyper writes a response from. Repeated names stay repeated lines.
     #[must_use]
     pub fn into_map(self) -> HeaderMap {
-        let mut map = HeaderMap::with_capacity(self.list.len());
-        for (name, value) in self.list {
+        // hyper adds `Date` if there is none.
+        let mut map = HeaderMap::with_capacity(self.list.len() + 1);
+        for (name, mut value) in self.list {
+            if is_volatile(&name) {
+                value.set_sensitive(true);
+            }
             map.append(name, value);
         }
         map
     }
 }
 
+/// Whether the value is another one in nearly every response. Put into HPACK's dynamic table, each of them
+/// is compared with all of those before it, and soon pushes the fields out that never change; marked as
+/// sensitive it is written as a literal instead (RFC 7541 section 6.2.3). (h2 spares `Content-Length`,
+/// `ETag`, `Location`, `Set-Cookie` and `Age` by itself.)
+fn is_volatile(name: &HeaderName) -> bool {
+    *name == DATE || *name == EXPIRES || *name == LAST_MODIFIED || *name == X_REQUEST_ID
+}
+
 impl FromIterator<(HeaderName, HeaderValue)> for Fields {
     fn from_iter<I: IntoIterator<Item = (HeaderName, HeaderValue)>>(lines: I) -> Self {
         Self { list: lines.into_iter().collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_map_keeps_every_line_and_marks_those_that_always_differ() {
+        let line =
+            |name: &'static str, value| (HeaderName::from_static(name), HeaderValue::from_static(value));
+        let lines = [line("date", "d"), line("vary", "a"), line("x-request-id", "i"), line("vary", "b")];
+        let map = lines.into_iter().collect::<Fields>().into_map();
+        assert_eq!(map.get_all("vary").iter().collect::<Vec<_>>(), ["a", "b"]);
+        let sensitive = |name| map.get(name).is_some_and(HeaderValue::is_sensitive);
+        assert!(sensitive("date") && sensitive("x-request-id") && !sensitive("vary"));
     }
 }
