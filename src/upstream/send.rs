@@ -210,7 +210,8 @@ impl Upstream {
             return Ok(kept);
         }
         facts.reused = false;
-        let opened = connect(&seat.member, self.connect).await;
+        // Boxed: connecting is rare, and its state would be the largest part of every request's.
+        let opened = Box::pin(connect(&seat.member, self.connect)).await;
         let now = clock::now();
         match opened {
             Ok(stream) => {
