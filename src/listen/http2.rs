@@ -95,7 +95,9 @@ pub(super) async fn serve<T, G, S, F>(
         // What the origin would get over HTTP/1 could be read in two ways.
         let no_meaning = matches!(parts.method, Method::GET | Method::HEAD) && !upload.is_end();
         let head = Held::Parsed(Box::new(parts), no_meaning.then_some(Fault::BodyWithGet));
-        let answer = service(Request { head, upload });
+        // Boxed, because every future around it would hold it twice, and the task of a stream be 21 KB
+        // that are copied to and fro.
+        let answer = Box::pin(service(Request { head, upload }));
         async move {
             ticket.opened().await;
             Ok::<_, Infallible>(board(answer.await.into_response(), ticket, to_head))
