@@ -3,7 +3,10 @@
 //! The request is sent *while* the answer is awaited, so that an early answer to a large upload (413,
 //! 401) is seen even when the origin stops reading, and is never lost to a write that fails.
 
+use std::cell::RefCell;
 use std::future::poll_fn;
+use std::io;
+use std::mem;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -20,6 +23,15 @@ use crate::http1::response::{Decoder, HeadFault, ResponseHead};
 const INTERIM_MAX: u32 = 8;
 /// The first read: a small page and its head in one go.
 const FIRST_READ: usize = 20 * 1024;
+
+/// An answer whose first read is this short gets a buffer of its own size, and not one of the size of
+/// the read: hundreds of them may wait for their clients.
+const COPIED: usize = 4 * 1024;
+
+thread_local! {
+    /// Where a first read lands before its size is known. It stays warm in the cache.
+    static LANDING: RefCell<BytesMut> = RefCell::default();
+}
 
 /// What is expected of the answer.
 #[derive(Clone, Copy, Debug)]
@@ -98,8 +110,7 @@ impl<'a> Exchange<'a> {
 
     fn receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, UpstreamError>> {
         loop {
-            let read = ready!(self.stream.poll_read_into(cx, &mut self.buffer, |b| b.reserve(FIRST_READ)));
-            match read {
+            match ready!(self.read(cx)) {
                 Ok(0) => return Poll::Ready(Err(self.closed("the origin closed the connection"))),
                 Ok(_) => self.heard = true,
                 Err(error) => {
@@ -110,6 +121,24 @@ impl<'a> Exchange<'a> {
                 return Poll::Ready(Ok(head));
             }
         }
+    }
+
+    /// Reads once.
+    fn read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let grow = |buffer: &mut BytesMut| buffer.reserve(FIRST_READ);
+        if !self.buffer.is_empty() {
+            return self.stream.poll_read_into(cx, &mut self.buffer, grow);
+        }
+        LANDING.with_borrow_mut(|landing| {
+            let read = self.stream.poll_read_into(cx, landing, grow);
+            if landing.len() <= COPIED {
+                self.buffer.extend_from_slice(landing);
+            } else {
+                mem::swap(&mut self.buffer, landing);
+            }
+            landing.clear();
+            read
+        })
     }
 
     /// The final head, if it is here; interim ones are passed over.
