@@ -137,7 +137,7 @@ impl Decoder {
         let end = match self.advance(input, limits) {
             Ok(None) => return Ok(None),
             Ok(Some(end)) => end,
-            Err(fault) => return Err(Box::new(self.broken(fault, input))),
+            Err(fault) => return Err(Box::new(self.broken(fault, input, limits))),
         };
         let bytes = if end == input.len() { std::mem::take(input) } else { input.split_to(end) };
         let mut head = self.take(bytes);
@@ -434,9 +434,9 @@ impl Decoder {
     }
 
     /// What could be read before the fault. What is left of the input cannot be read any more.
-    fn broken(&mut self, fault: Fault, input: &mut BytesMut) -> Broken {
+    fn broken(&mut self, fault: Fault, input: &mut BytesMut, limits: &Limits) -> Broken {
         if self.start.is_none() {
-            self.start = Some(Start::guess(input));
+            self.start = Some(Start::guess(input.get(..limits.request_line).unwrap_or(input)));
         }
         let mut head = self.take(std::mem::take(input));
         head.fault = Some(fault);

@@ -8,13 +8,14 @@ use bytes::BytesMut;
 pub(crate) type Body = fn(&[u8]);
 
 /// Every body with the name of its target, and how many times as dear as a decoder it is.
-pub(crate) const ALL: [(&str, Body, usize); 9] = [
+pub(crate) const ALL: [(&str, Body, usize); 10] = [
     ("chunked", chunked, 1),
     ("config", config, 10),
     ("first_bytes", first_bytes, 1),
     ("forwarded", forwarded, 1),
     ("host", host, 1),
     ("path", path, 1),
+    ("request_head", request_head, 1),
     ("response_head", response_head, 1),
     ("set_cookie", set_cookie, 1),
     ("traceparent", traceparent, 1),
@@ -149,6 +150,48 @@ pub(crate) fn response_head(data: &[u8]) {
         (Ok(None), Ok(None)) | (Err(_), Err(_)) => {}
         _ => panic!("{at_once:?} at once, {in_pieces:?} in pieces"),
     }
+}
+
+/// A head is the same however it arrives, within its limits, and what is accepted is clean: names and values
+/// that can be written anew, one Host at most, one framing that the fields say too.
+pub(crate) fn request_head(data: &[u8]) {
+    use ravelin::http1::framing::RequestFraming;
+    use ravelin::http1::grade::{Class, Mode};
+    use ravelin::http1::request::{Decoder, Limits};
+    const LIMITS: Limits = Limits { request_line: 512, fields: 20, fields_size: 2048 };
+    let mut whole = BytesMut::from(data);
+    let at_once = Decoder::default().decode(&mut whole, &LIMITS, Mode::Defensive);
+    let (mut decoder, mut input) = (Decoder::default(), BytesMut::new());
+    let mut in_pieces = Ok(None);
+    for byte in data {
+        input.extend_from_slice(&[*byte]);
+        in_pieces = decoder.decode(&mut input, &LIMITS, Mode::Defensive);
+        if !matches!(in_pieces, Ok(None)) {
+            break;
+        }
+        assert!(input.len() <= LIMITS.request_line + LIMITS.fields_size + 8, "too much is kept");
+    }
+    assert_eq!(format!("{at_once:?}"), format!("{in_pieces:?}"));
+    let strict = Decoder::default().decode(&mut BytesMut::from(data), &LIMITS, Mode::Strictest);
+    let Ok(Some(head)) = at_once else {
+        assert!(!matches!(strict, Ok(Some(_))), "the strictest mode accepts more than another");
+        return;
+    };
+    assert_eq!(matches!(strict, Ok(Some(_))), head.class() < Class::Ambiguous);
+    assert!(head.target().bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#'));
+    for (name, value) in head.iter() {
+        assert!(http::HeaderName::from_lowercase(name.as_bytes()).is_ok(), "{name:?}");
+        assert!(http::HeaderValue::from_bytes(value).is_ok(), "{:?}", value.escape_ascii().to_string());
+        assert!(head.all(name).any(|found| found == value));
+    }
+    let count = |name| head.all(name).count();
+    let framed = match head.body() {
+        RequestFraming::None => (0, 0),
+        RequestFraming::Length(_) => (1, 0),
+        RequestFraming::Chunked => (0, 1),
+    };
+    assert_eq!((count("content-length"), count("transfer-encoding")), framed);
+    assert!(count("host") <= 1);
 }
 
 /// A body is the same however it arrives, and what was never well-formed never ends well.
