@@ -59,7 +59,7 @@ pub fn apply(policy: &Policy, facts: &Facts<'_>, fields: &mut Fields) -> Applied
     let mut pass =
         Pass { policy, facts, holds, seen: Bits::default(), later: Bits::default(), conflicts: Vec::new() };
     fields.retain(|name, value| pass.line(name, value));
-    fields.reserve(policy.adders.len());
+    fields.reserve(policy.most_added());
     pass.finish(fields);
     Applied { conflicts: pass.conflicts }
 }

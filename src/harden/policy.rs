@@ -145,6 +145,11 @@ impl Policy {
         self.entries.get(usize::from(at))
     }
 
+    /// How many lines can be added at most.
+    pub(super) fn most_added(&self) -> usize {
+        self.adders.len()
+    }
+
     /// The entries that may add a line, by number, in the order of their names.
     pub(super) fn adders(&self, holds: Holds) -> impl Iterator<Item = u16> {
         self.adders.iter().filter(move |adder| holds.has(adder.when)).map(|adder| adder.at)

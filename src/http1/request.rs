@@ -151,8 +151,8 @@ impl Decoder {
     }
 
     /// The head will not be completed in time: what could be read of it.
-    pub fn give_up(&mut self, input: &mut BytesMut) -> Broken {
-        self.broken(Fault::TooSlow, input)
+    pub fn give_up(&mut self, input: &mut BytesMut, limits: &Limits) -> Broken {
+        self.broken(Fault::TooSlow, input, limits)
     }
 
     /// Takes a head that is no longer needed apart: its memory serves the next one. Gives back the buffer,

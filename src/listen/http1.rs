@@ -249,7 +249,7 @@ where
         }
         let broken = {
             let mut line = self.wire.line();
-            self.decoder.give_up(&mut line.input)
+            self.decoder.give_up(&mut line.input, &self.limits.request())
         };
         self.state = self.begin(broken.head, true);
         true

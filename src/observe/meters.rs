@@ -13,6 +13,7 @@ use std::time::Duration;
 use http::{Method, StatusCode, Version};
 
 use super::record::{Culprit, Record};
+use crate::http1::grade::Fault;
 use crate::refusal::Reason;
 
 /// As many sites have numbers of their own; the ones after them share `_other`.
@@ -56,6 +57,8 @@ pub(super) struct Meters {
     /// By status code, 100 to 599.
     pub(super) codes: Row,
     pub(super) versions: Row,
+    /// By what is wrong with the message; the first is for nothing.
+    pub(super) faults: Row,
     pub(super) aborted: Row,
     pub(super) enforced: Row,
     pub(super) would_block: Row,
@@ -176,6 +179,7 @@ impl Meters {
             sites: (0..=SITES_MAX).map(|_| OnceLock::new()).collect(),
             codes: Row::new(501),
             versions: Row::new(VERSIONS.len()),
+            faults: Row::new(Fault::ALL.len() + 1),
             aborted: Row::new(CULPRITS.len()),
             enforced: Row::new(Reason::ALL.len()),
             would_block: Row::new(Reason::ALL.len()),
@@ -196,6 +200,7 @@ impl Meters {
             self.codes.add(usize::from(status.as_u16()).wrapping_sub(100), 1);
         }
         self.versions.add(version(record.version), 1);
+        self.faults.add(record.fault.map_or(0, |fault| fault as usize + 1), 1);
         if let Some(culprit) = record.aborted() {
             self.aborted.add(usize::from(culprit == Culprit::Origin), 1);
         }

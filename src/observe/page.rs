@@ -13,6 +13,7 @@ use prometheus_client::metrics::MetricType;
 
 use super::meters::{BOUNDS, CLASSES, CULPRITS, Count, METHODS, Meters, Row, SiteMeters, VERSIONS};
 use super::metrics::{Book, Kind};
+use crate::http1::grade::{Class, Fault};
 use crate::refusal::Reason;
 
 impl Collector for Book {
@@ -70,6 +71,7 @@ impl Page<'_, '_> {
         self.row("protocol_requests", "Requests, by protocol version", "protocol", &VERSIONS, |m| {
             &m.versions
         })?;
+        self.desync()?;
         self.row(
             "aborted_requests",
             "Requests that ended before their end, by who ended them",
@@ -77,6 +79,18 @@ impl Page<'_, '_> {
             &CULPRITS,
             |m| &m.aborted,
         )
+    }
+
+    /// Whether two readers could understand a request differently, and why.
+    fn desync(&mut self) -> fmt::Result {
+        let book = self.book;
+        let clear = ([("class", Class::Compliant.label()), ("reason", "")], book.sum(|m| m.faults.get(0)));
+        let faults = Fault::ALL.into_iter().map(|fault| {
+            let labels: [Label; 2] = [("class", fault.class().label()), ("reason", fault.label())];
+            (labels, book.sum(|meters| meters.faults.get(fault as usize + 1)))
+        });
+        let help = "Requests, by how far two readers could understand them differently";
+        self.counters("desync_requests", help, std::iter::once(clear).chain(faults))
     }
 
     fn durations(&mut self, sites: &[(usize, Box<str>)]) -> fmt::Result {

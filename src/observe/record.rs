@@ -21,6 +21,7 @@ use super::worker::Seen;
 use crate::body::BodyError;
 use crate::clock;
 use crate::head::Head;
+use crate::http1::grade::Fault;
 use crate::refusal::{Reason, Refusal};
 
 /// As many rules in report mode are noted for one request; there are fewer rules than that.
@@ -131,6 +132,8 @@ pub struct Record {
     pub(super) area: &'static str,
     pub(super) status: Option<StatusCode>,
     pub(super) head_after: Option<Duration>,
+    /// What is wrong with the message, if anything is.
+    pub(super) fault: Option<Fault>,
     pub(super) refused: Option<Reason>,
     pub(super) detail: Span,
     pub(super) would_block: Vec<WouldBlock>,
@@ -175,6 +178,7 @@ impl Record {
             area: "",
             status: None,
             head_after: None,
+            fault: head.fault(),
             refused: None,
             detail: Span::NONE,
             would_block: Vec::new(),

@@ -109,6 +109,10 @@ impl Object<'_> {
                 },
             );
         }
+        if let Some(fault) = record.fault {
+            self.word(quoted!("desync"), fault.class().label());
+            self.word(quoted!("desync_reason"), fault.label());
+        }
         if let Some(reason) = record.refused {
             self.reason(reason);
         }
