@@ -235,7 +235,7 @@ fn unread_bodies(front: &Front, results: &mut Results) {
         both(front, |front, mut wire| {
             wire.say(&format!("POST /a%2fb HTTP/1.1\nHost: {HOST}\nContent-Length: 8388608\n\n"));
             for _ in 0..128 {
-                wire.send([b'x'; 65_536]);
+                wire.send("x".repeat(65_536));
             }
             let reply = wire.reply();
             refused(&front.site, &reply, 400);

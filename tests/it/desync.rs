@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::harness::front::{Front, Outcome, Shot, refusal_faults, volley};
 use crate::harness::waiting::Results;
-use crate::harness::{HOST, outside, test_file};
+use crate::harness::{HOST, Wire, outside, test_file};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -358,4 +358,36 @@ fn gunicorns_requests_do_no_damage_and_its_invalid_ones_end_here() {
     let few = refused.len() > 30;
     results.add("most valid ones reach the origin", if few { &refused } else { &[] });
     results.hold();
+}
+
+/// The measure has teeth: what no front may send is sent to the origin as if one had.
+#[test]
+fn desync_measure_sees_every_damage() {
+    let front = Front::open();
+    let port = front.origin.url().rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+    for (sent, damage) in [
+        ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "bad host"),
+        ("GET / HTTP/1.1\r\nHost: a, b\r\n\r\n", "bad host"),
+        ("GET / HTTP/1.1\r\nX: y\r\n\r\n", "bad host"),
+        ("GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n", "dirty"),
+        ("GET / HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n", "dirty"),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: cow, chunked\r\n\r\n0\r\n\r\n", "dirty"),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", "dirty"),
+        ("GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n", "split"),
+        ("GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n", "split"),
+        ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", "poisoned"),
+    ] {
+        front.origin.forget();
+        let mut wire = Wire::plain(port);
+        wire.send(sent).whatever(Duration::from_millis(100));
+        drop(wire);
+        let shot = Shot { bytes: sent.into(), messages: 1, patience: Duration::from_secs(1) };
+        let mut outcome = Outcome::default();
+        front.inspect(&shot, &mut outcome);
+        // Nobody asked for /after: that is what a poisoned connection looks like.
+        let found = outcome.damage.iter().any(|found| found.starts_with(damage));
+        assert!(found, "{damage} in {sent:?}: {:?}", outcome.damage);
+        let clean = outcome.damage.iter().all(|found| found.starts_with("poisoned"));
+        assert_eq!(clean, damage == "poisoned", "{sent:?}: {:?}", outcome.damage);
+    }
 }

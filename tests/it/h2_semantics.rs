@@ -1,6 +1,8 @@
 //! HTTP/2 messages that are none, or that become two when they are written as HTTP/1
 //! (`tests/corpus/h2-semantics.yaml`): they end before an origin sees anything of them.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 
 use crate::desync::bytes;
@@ -149,4 +151,27 @@ fn h2_messages_are_one_clear_message_or_none() {
         results.add(&case.name, &faults);
     }
     results.hold();
+}
+
+/// A connection that agreed on HTTP/2 and speaks something else is closed, with GOAWAY or without.
+#[test]
+fn h2_connections_that_speak_something_else_are_closed() {
+    let front = Front::open();
+    for opening in [
+        "INVALID CONNECTION PREFACE\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: www.example.org\r\n\r\n",
+        "PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n",
+    ] {
+        let mut wire = front.site.wire_named(HOST, &[b"h2"]);
+        wire.send(opening);
+        let (_, took) = wire.until_closed(Duration::from_secs(5));
+        println!("{opening:?}: {took:?}");
+    }
+    // PUSH_PROMISE (type 5) is a server's to send (RFC 9113 section 8.4).
+    let mut client = H2::open(&front.site);
+    client.headers(1, &usual("POST"), false);
+    client.frame(5, 4, 1, &[0, 0, 0, 2]);
+    let end = client.end_of(1);
+    assert!(matches!(end, End::Goaway(_) | End::Reset(_) | End::Closed), "PUSH_PROMISE: {end:?}");
+    assert!(front.origin.received().whole.is_empty());
 }

@@ -112,7 +112,7 @@ impl Client {
             while Instant::now() < next && !self.closed {
                 self.listen(Duration::from_millis(20));
             }
-            if self.closed || self.began.elapsed() > Duration::from_secs(60) {
+            if self.closed || self.began.elapsed() > Duration::from_mins(1) {
                 return;
             }
         }
@@ -125,17 +125,19 @@ impl Client {
     }
 
     fn end(mut self) -> Ended {
-        while !self.closed && self.began.elapsed() < Duration::from_secs(60) {
+        while !self.closed && self.began.elapsed() < Duration::from_mins(1) {
             self.listen(Duration::from_millis(20));
         }
         let mut answers = Vec::new();
         replies(&self.got, false, &mut answers);
-        answers.iter_mut().for_each(|reply| reply.secure = self.secure);
+        for reply in &mut answers {
+            reply.secure = self.secure;
+        }
         Ended { answers, closed: self.closed, after: self.began.elapsed().as_secs_f64() }
     }
 }
 
-/// A whole ClientHello, as rustls writes it.
+/// A whole `ClientHello`, as rustls writes it.
 fn hello() -> Vec<u8> {
     let config = wire::client_config(&certs::authority_pem(), &[b"http/1.1"]);
     let name = HOST.try_into().expect("a host name");

@@ -122,7 +122,8 @@ impl Front {
         }
     }
 
-    fn inspect(&self, shot: &Shot, outcome: &mut Outcome) {
+    /// Looks for damage in what the origin got.
+    pub(crate) fn inspect(&self, shot: &Shot, outcome: &mut Outcome) {
         let received = self.origin.received();
         let ours = |bytes: &[u8]| bytes.starts_with(b"GET /probe ") || bytes.starts_with(b"GET /after ");
         let (own, forwarded): (Vec<_>, Vec<_>) = received.whole.into_iter().partition(|bytes| ours(bytes));

@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// `THEME: CASE`, red for as long as hyper fronts HTTP/1 (`h2`: until GET and HEAD with a body are refused there, too).
+/// `THEME: CASE`, red for as long as hyper fronts HTTP/1. Three of `h2` wait for more: GET and HEAD with a body, and blanks
+/// around a value, are to be refused over HTTP/2, too.
 pub(crate) const STRICT_FRONT: &[&str] = &[];
 
 /// Says of every case of `theme` whether it holds; what is wrong with it otherwise.
