@@ -67,6 +67,15 @@ fn lock<T>(shared: &Shared<T>) -> MutexGuard<'_, State<T>> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+impl<T> Flusher<T> {
+    /// The stream, once the connection that had the other end is gone.
+    #[must_use]
+    pub fn into_inner(self) -> Option<T> {
+        let state = Arc::into_inner(self.0)?;
+        Some(state.into_inner().unwrap_or_else(PoisonError::into_inner).inner)
+    }
+}
+
 impl<T: Write + Unpin> Flusher<T> {
     /// Sends what was written since the last time. Pending means that some of it has to wait for the
     /// socket, which wakes the task of `cx`.

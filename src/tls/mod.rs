@@ -25,6 +25,6 @@ pub use plain::Plain;
 pub use policy::Policy;
 pub use read_into::ReadInto;
 pub use store::{Store, UnknownName};
-pub use stream::TlsStream;
+pub use stream::{Tapped, TlsStream};
 pub use trust::trust_instructions;
 pub use x509::CertificateFacts;

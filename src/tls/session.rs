@@ -159,14 +159,19 @@ impl Session {
     }
 
     /// Decrypts what was received: into `cursor` first, the rest is kept for
-    /// [`take_plain`](Self::take_plain).
-    pub(super) fn decrypt(&mut self, cursor: &mut ReadBufCursor<'_>) -> Result<(), Fault> {
+    /// [`take_plain`](Self::take_plain). `tap` sees what goes into `cursor`.
+    pub(super) fn decrypt(
+        &mut self,
+        cursor: &mut ReadBufCursor<'_>,
+        tap: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), Fault> {
         let mut plain = self.plain.take();
         let turn = self.turn(
             &mut |payload| {
                 let direct = if plain.is_none() { cursor.remaining().min(payload.len()) } else { 0 };
                 let (now, later) = payload.split_at_checked(direct).unwrap_or((&[], payload));
                 cursor.put_slice(now);
+                tap(now);
                 keep(&mut plain, later)
             },
             Errand::Nothing,
@@ -195,11 +200,13 @@ impl Session {
         }
     }
 
-    /// Moves kept plaintext to `cursor`; `false` if there is none.
-    pub(super) fn take_plain(&mut self, cursor: &mut ReadBufCursor<'_>) -> bool {
+    /// Moves kept plaintext to `cursor`, which `tap` sees; `false` if there is none.
+    pub(super) fn take_plain(&mut self, cursor: &mut ReadBufCursor<'_>, tap: &mut dyn FnMut(&[u8])) -> bool {
         let Some(block) = &mut self.plain else { return false };
         let count = block.len().min(cursor.remaining());
-        cursor.put_slice(block.filled().get(..count).unwrap_or_default());
+        let bytes = block.filled().get(..count).unwrap_or_default();
+        cursor.put_slice(bytes);
+        tap(bytes);
         block.consume(count);
         Block::release(&mut self.plain);
         true
@@ -493,7 +500,7 @@ mod tests {
             if session.is_established() {
                 let mut sink = [0; 7];
                 let mut buffer = ReadBuf::new(&mut sink);
-                session.decrypt(&mut buffer.unfilled())?;
+                session.decrypt(&mut buffer.unfilled(), &mut |_| ())?;
             } else {
                 session.handshake()?;
             }

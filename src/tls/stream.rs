@@ -157,16 +157,41 @@ impl ReadInto for TlsStream {
     }
 }
 
+/// A stream that shows what is read from it. hyper's cursor shows nothing of what was put into it.
+pub trait Tapped: Read {
+    /// Reads as [`Read::poll_read`] does; `tap` sees the bytes that are read.
+    ///
+    /// # Errors
+    /// Those of the stream.
+    fn poll_read_tapped(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        cursor: ReadBufCursor<'_>,
+        tap: &mut dyn FnMut(&[u8]),
+    ) -> Poll<io::Result<()>>;
+}
+
 impl Read for TlsStream {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
+        cursor: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.poll_read_tapped(cx, cursor, &mut |_| ())
+    }
+}
+
+impl Tapped for TlsStream {
+    fn poll_read_tapped(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
         mut cursor: ReadBufCursor<'_>,
+        tap: &mut dyn FnMut(&[u8]),
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = cursor.remaining();
         while cursor.remaining() == before && before > 0 {
-            if this.session.take_plain(&mut cursor) || this.session.peer_has_closed() {
+            if this.session.take_plain(&mut cursor, tap) || this.session.peer_has_closed() {
                 break;
             }
             if this.session.has_failed() {
@@ -181,7 +206,7 @@ impl Read for TlsStream {
                     return Poll::Pending;
                 }
             }
-            if let Err(fault) = this.session.decrypt(&mut cursor) {
+            if let Err(fault) = this.session.decrypt(&mut cursor, tap) {
                 return Poll::Ready(Err(this.broken(cx, &fault)));
             }
         }
