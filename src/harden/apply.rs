@@ -4,6 +4,8 @@
 //! name at once (joining, editing, a singleton that came twice) is put aside and done afterwards, for the
 //! few names it concerns.
 
+use std::mem;
+
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 
@@ -57,7 +59,7 @@ pub fn apply(policy: &Policy, facts: &Facts<'_>, fields: &mut Fields) -> Applied
     let content_type = if policy.needs_type() { fields.get(&CONTENT_TYPE) } else { None };
     let holds = policy.holds(facts.status, content_type);
     let mut pass =
-        Pass { policy, facts, holds, seen: Bits::default(), later: Bits::default(), conflicts: Vec::new() };
+        Pass { policy, facts, holds, seen: Bits::default(), later: Vec::new(), conflicts: Vec::new() };
     fields.retain(|name, value| pass.line(name, value));
     fields.reserve(policy.most_added());
     pass.finish(fields);
@@ -70,8 +72,8 @@ struct Pass<'a> {
     holds: Holds,
     /// The entries of which a line was kept.
     seen: Bits,
-    /// The entries that need all their lines at once.
-    later: Bits,
+    /// The entries that need all their lines at once; some of them more than once.
+    later: Vec<u16>,
     conflicts: Vec<Conflict>,
 }
 
@@ -101,9 +103,9 @@ impl<'a> Pass<'a> {
                 value.clone_from(ours);
                 return !again;
             }
-            Plan::Later => self.later.set(at),
+            Plan::Later => self.later.push(at),
             _ if entry.single.is_some_and(|kind| again || singleton::is_list(kind, value.as_bytes())) => {
-                self.later.set(at);
+                self.later.push(at);
             }
             _ => {}
         }
@@ -159,7 +161,10 @@ impl<'a> Pass<'a> {
 
     /// The names that need all their lines, and the lines that are missing.
     fn finish(&mut self, fields: &mut Fields) {
-        for at in self.later.iter() {
+        let mut later = mem::take(&mut self.later);
+        later.sort_unstable();
+        later.dedup();
+        for at in later {
             if let Some(entry) = self.policy.entry(at) {
                 self.together(entry, fields);
             }
@@ -325,28 +330,13 @@ impl Bits {
     /// Puts `at` in and says whether it was in before.
     fn insert(&mut self, at: u16) -> bool {
         let before = self.has(at);
-        self.set(at);
-        before
-    }
-
-    fn set(&mut self, at: u16) {
         if let Some(word) = self.0.get_mut(usize::from(at >> 6)) {
             *word |= 1 << (at & 63);
         }
+        before
     }
 
     fn has(&self, at: u16) -> bool {
         self.0.get(usize::from(at >> 6)).is_some_and(|word| word & (1 << (at & 63)) != 0)
-    }
-
-    /// The numbers that are in.
-    fn iter(self) -> impl Iterator<Item = u16> {
-        (0_u16..).step_by(64).zip(self.0).filter(|(_, word)| *word != 0).flat_map(|(base, mut left)| {
-            std::iter::from_fn(move || {
-                let at = u16::try_from(left.trailing_zeros()).ok().filter(|_| left != 0)?;
-                left &= left - 1;
-                Some(base + at)
-            })
-        })
     }
 }

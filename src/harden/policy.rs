@@ -72,7 +72,7 @@ pub(super) enum Role {
 /// The fewest buckets: what the preset needs.
 const BUCKETS: usize = 128;
 /// The most names that one route may have rules for.
-pub(super) const MOST_ENTRIES: usize = 1_024;
+pub(super) const MOST_ENTRIES: usize = 2_048;
 const MOST_CONDITIONS: usize = 64;
 
 /// The conditions that hold for one response, by number.
