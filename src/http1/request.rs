@@ -17,7 +17,7 @@ use super::framing::RequestFraming;
 use super::grade::{Class, Fault, Mode};
 use super::scan;
 
-/// Room for so many lines is made at the first one: what browsers send, with a few to spare.
+/// Room for so many lines is made at once: what browsers send, with a few to spare.
 const USUAL_LINES: usize = 24;
 /// The most digits of a `Content-Length`: below a petabyte, and sums with it cannot overflow.
 const LENGTH_DIGITS: usize = 15;
@@ -297,6 +297,7 @@ impl Decoder {
             note(&mut self.worst, Fault::UnescapedTarget);
         }
         self.start = Some(Start { method, version, target: Span::new(target_at, target_end) });
+        self.lines.reserve(USUAL_LINES);
         Ok(Step::Line(version_at + length))
     }
 
@@ -320,40 +321,46 @@ impl Decoder {
 
     /// `name ":" OWS value OWS CRLF` (RFC 9112 section 5), or the empty line.
     fn field(&mut self, input: &mut [u8]) -> Result<Step, Stop> {
-        let at = self.at;
-        let line = input.get_mut(at..).unwrap_or_default();
+        let line = input.get_mut(self.at..).unwrap_or_default();
         let name_end = scan::lower_token(line);
-        if name_end == 0 || line.get(name_end) != Some(&b':') {
-            return self.odd_line(input, name_end);
+        let (name, rest) = line.split_at_checked(name_end).unwrap_or_default();
+        let [b':', rest @ ..] = rest else { return self.odd_line(input, name_end) };
+        if name.is_empty() {
+            return Err(Fault::EmptyName.into());
         }
-        let line = &*line;
-        let name = line.get(..name_end).unwrap_or_default();
         if disguises_framing(name) {
             return Err(Fault::DisguisedFraming.into());
         }
         let tag = scan::tag(name);
-        let value_at = name_end + 1 + blanks(line.get(name_end + 1..).unwrap_or_default());
-        let found = value(line, value_at)?;
+        let value_at = name_end + 1 + blanks(rest);
+        let end = value_at + scan::value(line.get(value_at..).unwrap_or_default());
+        let found = match line.get(end..) {
+            Some([b'\r', b'\n', ..]) => Value { end, next: end + 2, bare: false, controls: false },
+            _ => value(line, end)?,
+        };
         let value_end = trim_end(line, value_at, found.end);
-        self.note_value(&found);
-        if self.lines.capacity() == 0 {
-            self.lines.reserve(USUAL_LINES);
-        }
         self.filter |= bit(tag);
+        let at = self.at;
         let (name, value) = (Span::new(at, at + name_end), Span::new(at + value_at, at + value_end));
         self.lines.push(Line { name, value, tag });
-        if found.controls {
-            blank_controls(input.get_mut(at + value_at..at + value_end));
+        if found.bare || found.controls {
+            self.note_value(&found, line.get_mut(value_at..value_end));
         }
         Ok(Step::Line(found.next))
     }
 
-    fn note_value(&mut self, found: &Value) {
+    /// Notes what is wrong with a value, and repairs it.
+    fn note_value(&mut self, found: &Value, value: Option<&mut [u8]>) {
         if found.bare {
             note(&mut self.worst, Fault::BareLineFeed);
         }
         if found.controls {
             note(&mut self.worst, Fault::ControlByte);
+            for byte in value.unwrap_or_default() {
+                if scan::is_control(*byte) {
+                    *byte = b' ';
+                }
+            }
         }
     }
 
@@ -371,7 +378,6 @@ impl Decoder {
             [b' ' | b'\t', ..] if name_end == 0 => return self.folded(input),
             [b'\r', b'\n', ..] | [b'\n', ..] => Fault::NoColon,
             [b'\r', ..] => Fault::BareCarriageReturn,
-            [b':', ..] => Fault::EmptyName,
             _ => {
                 let feed = memchr::memchr(b'\n', rest).ok_or(Stop::Cut)?;
                 let rest = rest.get(..feed).unwrap_or_default();
@@ -399,7 +405,6 @@ impl Decoder {
             return Err(Fault::FoldedFraming.into());
         }
         note(&mut self.worst, Fault::Folded);
-        self.note_value(&found);
         if start < end {
             let joined = Span { start: before.start, end: Span::new(0, self.at + end).end };
             let gap = Span { start: before.end, end: Span::new(0, self.at + start).end };
@@ -407,11 +412,11 @@ impl Decoder {
             if let Some(gap) = input.get_mut(gap.range()) {
                 gap.fill(b' ');
             }
-            blank_controls(input.get_mut(joined.range()));
             if let Some(last) = self.lines.last_mut() {
                 last.value = joined;
             }
         }
+        self.note_value(&found, input.get_mut(self.at + start..self.at + end));
         Ok(Step::Line(found.next))
     }
 
@@ -719,12 +724,11 @@ struct Value {
     controls: bool,
 }
 
-/// Reads a value that starts at `at`, up to the end of its line.
-fn value(line: &[u8], at: usize) -> Result<Value, Stop> {
-    let (mut end, mut controls) = (at, false);
+/// Reads a value from `end` on, up to the end of its line.
+fn value(line: &[u8], mut end: usize) -> Result<Value, Stop> {
+    let mut controls = false;
     loop {
-        let rest = line.get(end..).unwrap_or_default();
-        end += scan::value(rest);
+        end += scan::value(line.get(end..).unwrap_or_default());
         match line.get(end..).unwrap_or_default() {
             [b'\r', b'\n', ..] => return Ok(Value { end, next: end + 2, bare: false, controls }),
             [b'\n', ..] => return Ok(Value { end, next: end + 1, bare: true, controls }),
@@ -738,22 +742,29 @@ fn value(line: &[u8], at: usize) -> Result<Value, Stop> {
 }
 
 /// The number of blanks that `bytes` start with.
+#[inline]
 fn blanks(bytes: &[u8]) -> usize {
-    bytes.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count()
+    match bytes {
+        // Nearly always.
+        [b' ', next, ..] if !is_blank(*next) => 1,
+        _ => bytes.iter().take_while(|byte| is_blank(**byte)).count(),
+    }
 }
 
 /// The end of `line[start..end]` without the blanks at its end.
+#[inline]
 fn trim_end(line: &[u8], start: usize, end: usize) -> usize {
-    let value = line.get(start..end).unwrap_or_default();
-    end - value.iter().rev().take_while(|byte| matches!(byte, b' ' | b'\t')).count()
+    match line.get(start..end) {
+        Some(value @ [.., last]) if is_blank(*last) => {
+            end - value.iter().rev().take_while(|byte| is_blank(**byte)).count()
+        }
+        _ => end,
+    }
 }
 
-fn blank_controls(value: Option<&mut [u8]>) {
-    for byte in value.unwrap_or_default() {
-        if scan::is_control(*byte) {
-            *byte = b' ';
-        }
-    }
+#[inline]
+fn is_blank(byte: u8) -> bool {
+    byte == b' ' || byte == b'\t'
 }
 
 /// The length of the line at `at`, its end included, if that is there.
