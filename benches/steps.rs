@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Request, StatusCode, Version};
 use ravelin::clock;
@@ -21,6 +22,8 @@ use ravelin::guard::{framing, host, path, target};
 use ravelin::harden::{self, OriginAuthority};
 use ravelin::head::Head;
 use ravelin::http1::framing::RequestFraming;
+use ravelin::http1::grade::Mode;
+use ravelin::http1::request::{Decoder, Limits};
 use ravelin::observe::{Arrival, Observe, Origin, Seen, SiteId, Tls, settings};
 use ravelin::upstream::rewrite::{self, Onward};
 use toml::de::DeTable;
@@ -36,6 +39,7 @@ type Outcome = Result<(), Box<dyn Error>>;
 
 fn main() -> Outcome {
     println!("| step | ns (median) | ns (best) |\n| - | - | - |");
+    decoding()?;
     framing_and_target()?;
     hosts()?;
     paths();
@@ -66,6 +70,31 @@ fn page_view() -> Result<Parts, http::Error> {
         .header("cookie", "fe_typo_user=4f1c0a9d8b7e6f5a4b3c2d1e0f9a8b7c; cookie_consent=necessary%2Cstatistics")
         .body(())?;
     Ok(request.into_parts().0)
+}
+
+/// The page view as it comes over the wire; the copy of its bytes into the buffer is counted too.
+fn decoding() -> Outcome {
+    let parts = page_view()?;
+    let mut page = format!("{} {} HTTP/1.1\r\n", parts.method, parts.uri).into_bytes();
+    for (name, value) in &parts.headers {
+        page.extend_from_slice(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+    }
+    page.extend_from_slice(b"\r\n");
+    let limits = Limits { request_line: 16 << 10, fields: 100, fields_size: 64 << 10 };
+    let (mut decoder, mut buffer) = (Decoder::default(), BytesMut::with_capacity(4096));
+    time("http1: decode a page view", || {
+        buffer.extend_from_slice(black_box(&page));
+        let Ok(Some(head)) = decoder.decode(&mut buffer, &limits, Mode::Strictest) else { return false };
+        let decoded = black_box(&head).len() == parts.headers.len();
+        buffer = decoder.reclaim(head);
+        decoded
+    });
+    buffer.extend_from_slice(&page);
+    let head = decoder.decode(&mut buffer, &limits, Mode::Strictest).map_err(|broken| broken.to_string())?;
+    let head = head.ok_or("the page view is not complete")?;
+    time("http1: look up a field that is absent", || head.get(black_box("x-forwarded-for")).is_some());
+    time("http1: look up the last of 15 fields", || head.get(black_box("cookie")).is_some());
+    Ok(())
 }
 
 fn framing_and_target() -> Outcome {
