@@ -55,7 +55,7 @@ pub fn json(text: &[u8], out: &mut Vec<u8>) {
 /// Whether nothing is to be escaped, as in nearly every text. All bytes are looked at, many at once, which is
 /// faster than stopping at the first that is.
 fn is_all_plain(text: &[u8]) -> bool {
-    let odd = |b: u8| u8::from(!(b' '..0x7f).contains(&b) || b == b'"' || b == b'\\');
+    let odd = |b: u8| u8::from(b < b' ') | u8::from(b >= 0x7f) | u8::from(b == b'"') | u8::from(b == b'\\');
     text.iter().fold(0, |found, b| found | odd(*b)) == 0
 }
 

@@ -83,9 +83,9 @@ impl Source {
 
     /// A number that was not handed out before and cannot be guessed from those that were.
     pub fn draw(&self) -> u64 {
+        // The worker's number is above every bit that the counter will ever reach.
         let mut hasher = self.key.build_hasher();
-        hasher.write_u64(self.worker);
-        hasher.write_u64(self.counter.fetch_add(1, Ordering::Relaxed));
+        hasher.write_u64(self.worker.rotate_right(16) ^ self.counter.fetch_add(1, Ordering::Relaxed));
         hasher.finish()
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Written by hand: a serializer would look at every field's type and name again for every line.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::time::Duration;
 
 use http::Version;
@@ -73,11 +74,14 @@ impl Object<'_> {
         if let Some(parent) = &record.parent {
             self.word(quoted!("parent"), parent.span());
         }
+        let client = record.client.unwrap_or(record.peer.ip());
         self.key(quoted!("client"));
-        address(record.client.unwrap_or(record.peer.ip()), self.out);
+        let start = self.out.len();
+        address(client, self.out);
+        let written = start..self.out.len();
         self.out.push(b'"');
         self.key(quoted!("peer"));
-        peer(record, self.out);
+        peer(record.peer, (client == record.peer.ip()).then_some(written), self.out);
         self.out.push(b'"');
         self.number(key!("listener"), record.listener as u64);
         self.word(quoted!("protocol"), protocol(record.version));
@@ -226,14 +230,18 @@ fn address(address: IpAddr, out: &mut Vec<u8>) {
     }
 }
 
-fn peer(record: &Record, out: &mut Vec<u8>) {
-    let v6 = record.peer.is_ipv6();
+/// The other end of the connection with its port; `written` is where its address stands in `out` already.
+fn peer(peer: SocketAddr, written: Option<Range<usize>>, out: &mut Vec<u8>) {
+    let v6 = peer.is_ipv6();
     if v6 {
         out.push(b'[');
     }
-    address(record.peer.ip(), out);
+    match written {
+        Some(written) => out.extend_from_within(written),
+        None => address(peer.ip(), out),
+    }
     out.extend_from_slice(if v6 { b"]:" } else { b":" });
-    out.extend_from_slice(itoa::Buffer::new().format(record.peer.port()).as_bytes());
+    out.extend_from_slice(itoa::Buffer::new().format(peer.port()).as_bytes());
 }
 
 fn protocol(version: Version) -> &'static str {

@@ -62,19 +62,21 @@ impl Parent {
 }
 
 impl Traceparent {
-    /// Goes on with the caller's trace if there is one, else starts one. `draw` gives unguessable
-    /// numbers.
+    /// Goes on with the caller's trace if there is one, else starts one. `draw` gives an unguessable
+    /// number, another one each time.
     #[must_use]
-    pub fn following(parent: Option<&Parent>, draw: impl Fn() -> u64) -> Self {
+    pub fn following(parent: Option<&Parent>, draw: impl FnOnce() -> u64) -> Self {
+        let random = draw();
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
         // Never zero: an all-zero id is invalid.
-        fill(&mut text, 36, &digits(draw() | 1));
+        fill(&mut text, 36, &digits(random | 1));
         let flags = if let Some(parent) = parent {
             fill(&mut text, 3, &parent.trace);
             parent.flags
         } else {
-            fill(&mut text, 3, &digits(draw() | 1));
-            fill(&mut text, 19, &digits(draw()));
+            // A trace and its first span always travel together: one need not hide the other.
+            fill(&mut text, 3, &digits(scrambled(random, 1) | 1));
+            fill(&mut text, 19, &digits(scrambled(random, 2)));
             SAMPLED
         };
         fill(&mut text, 53, &pair(flags));
@@ -121,6 +123,15 @@ impl Traceparent {
 fn hexadecimal<const N: usize>(part: &[u8]) -> Option<[u8; N]> {
     let digits: [u8; N] = part.try_into().ok()?;
     digits.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')).then_some(digits)
+}
+
+/// The number at a place of the sequence that `seed` begins (`SplitMix64`: Steele, Lea and Flood 2014). Other
+/// seeds give other numbers at the same place.
+fn scrambled(seed: u64, place: u64) -> u64 {
+    let mut z = seed.wrapping_add(place.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 /// A number as sixteen hexadecimal digits.
@@ -170,8 +181,10 @@ mod tests {
     #[test]
     fn without_a_valid_caller_a_trace_starts() {
         let ours = Traceparent::following(None, || 0);
-        assert_eq!(ours.as_str(), "00-00000000000000010000000000000000-0000000000000001-01");
+        assert_eq!(ours.span(), "0000000000000001");
+        assert!(ours.as_str().ends_with("-01"), "sampled");
         assert!(!ours.continued());
+        assert_ne!(ours.trace(), Traceparent::following(None, || 1 << 60).trace());
         assert!(Parent::parse(ours.as_str().as_bytes()).is_some(), "what we send is valid");
     }
 

@@ -169,7 +169,7 @@ impl Lines {
     /// Copies what holds neither blanks nor control bytes: a target, a host, an id.
     fn visible(&mut self, value: &str, part: &'static str) -> Result<(), Unclean> {
         // All bytes at once, which is faster than stopping at the first.
-        if value.bytes().fold(0, |found, b| found | u8::from(b <= b' ' || b == 0x7f)) != 0 {
+        if value.bytes().fold(0, |found, b| found | u8::from(b <= b' ') | u8::from(b == 0x7f)) != 0 {
             return Err(Unclean { part });
         }
         self.put(value.as_bytes());
@@ -193,8 +193,8 @@ impl Lines {
 /// How many bytes are CR, LF or NUL. Counted in pieces whose count fits a byte, so that the compiler can
 /// count many at once.
 fn line_ends(bytes: &[u8]) -> usize {
-    let ends =
-        |piece: &[u8]| piece.iter().fold(0_u8, |sum, b| sum + u8::from(matches!(b, b'\r' | b'\n' | 0)));
+    let is_end = |b: u8| u8::from(b == b'\r') + u8::from(b == b'\n') + u8::from(b == 0);
+    let ends = |piece: &[u8]| piece.iter().fold(0_u8, |sum, b| sum + is_end(*b));
     bytes.chunks(usize::from(u8::MAX)).map(|piece| usize::from(ends(piece))).sum()
 }
 

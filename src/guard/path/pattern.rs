@@ -40,6 +40,13 @@ impl Pattern {
     }
 
     fn is_above(&self, path: &str) -> bool {
+        // Most patterns differ from a path in their first letter, which spares the decoding.
+        if let (Some(want), Some(have)) = (self.prefix.get(1), path.as_bytes().get(1))
+            && want != have
+            && *have != b'%'
+        {
+            return false;
+        }
         let mut rest = decoded(path);
         self.prefix.iter().all(|byte| rest.next() == Some(*byte)) && matches!(rest.next(), None | Some(b'/'))
     }
