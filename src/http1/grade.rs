@@ -38,7 +38,8 @@ pub enum Mode {
 /// A fault of a request head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fault {
-    /// `"`, `<` or `>` in the target: to be percent-encoded by RFC 3986, and harmless.
+    /// `"`, `<`, `>` or a letter outside ASCII (in UTF-8) in the target: to be percent-encoded by RFC 3986, and
+    /// harmless. The path reaches the origin percent-encoded.
     UnescapedTarget,
     /// `Content-Length: 0` with GET or HEAD.
     ZeroLengthWithGet,
@@ -60,7 +61,7 @@ pub enum Fault {
     BadMethod,
     /// More or less than one blank between the parts of the request line (RFC 9112 section 3).
     BadSpacing,
-    /// A byte in the target that no URI holds: a control byte, `#`, or one outside ASCII.
+    /// A byte in the target that no URI holds: a control byte, `#`, or one that is not UTF-8.
     BadTargetByte,
     /// A target that is none of the forms of RFC 9112 section 3.2, or not the method's form.
     BadTargetForm,

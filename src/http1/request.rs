@@ -294,6 +294,8 @@ impl Decoder {
         let method = Method::from_bytes(method).map_err(|_| Fault::BadMethod)?;
         check_form(&method, line.get(target_at..target_end).unwrap_or_default())?;
         if unescaped {
+            let target = line.get(target_at..target_end).unwrap_or_default();
+            str::from_utf8(target).map_err(|_| Fault::BadTargetByte)?;
             note(&mut self.worst, Fault::UnescapedTarget);
         }
         self.start = Some(Start { method, version, target: Span::new(target_at, target_end) });
@@ -680,7 +682,9 @@ impl Start {
         let method = line.get(..end).unwrap_or_default();
         match (Method::from_bytes(method), line.get(end)) {
             (Ok(method), Some(b' ')) if end <= METHOD_SHOWN => {
-                let (length, _) = scan::target(line.get(end + 1..).unwrap_or_default());
+                let rest = line.get(end + 1..).unwrap_or_default();
+                let target = rest.get(..scan::target(rest).0).unwrap_or_default();
+                let length = str::from_utf8(target).map_or_else(|error| error.valid_up_to(), str::len);
                 Self { method, target: Span::new(end + 1, end + 1 + length), ..unknown }
             }
             _ => unknown,

@@ -65,7 +65,8 @@ fn lower_usual(word: u64) -> (u64, usize) {
 /// percent-encoded.
 ///
 /// RFC 3986 forbids `"<>\^`{|}` and allows `[` and `]` in an IPv6 address only. The URL standard of the
-/// browsers sends `[\]^`{|}` raw in a query, so these pass; `"`, `<` and `>` are sent by no browser.
+/// browsers sends `[\]^`{|}` raw in a query, so these pass; `"`, `<`, `>` and letters outside ASCII are sent
+/// by no browser, but by scripts that pass on what somebody typed (curl does).
 #[inline]
 pub(super) fn target(bytes: &[u8]) -> (usize, bool) {
     let (blocks, _) = bytes.as_chunks::<16>();
@@ -206,6 +207,11 @@ const fn targets() -> [u8; 256] {
         };
         byte += 1;
     }
+    let mut byte = 0x80;
+    while byte < table.len() {
+        table[byte] = UNESCAPED;
+        byte += 1;
+    }
     table
 }
 
@@ -243,9 +249,9 @@ mod tests {
     #[test]
     fn targets_hold_visible_bytes_only() {
         for byte in 0..=255_u8 {
-            let expected = matches!(byte, b'!'..=b'~') && byte != b'#';
+            let expected = matches!(byte, b'!'..=b'~' | 0x80..) && byte != b'#';
             assert_eq!(target(&[byte]).0 == 1, expected, "{byte:#x}");
-            assert_eq!(target(&[b'/', byte]).1, matches!(byte, b'"' | b'<' | b'>'), "{byte:#x}");
+            assert_eq!(target(&[b'/', byte]).1, matches!(byte, b'"' | b'<' | b'>' | 0x80..), "{byte:#x}");
             for place in 0..40 {
                 let mut text = [b'/'; 40];
                 text[place] = byte;

@@ -20,7 +20,7 @@ pub enum PathFault {
     NotAbsolute,
     /// A `%` without two hexadecimal digits behind it.
     BadEscape,
-    /// A control byte, raw or escaped; NUL ends names in C.
+    /// A control byte, raw or escaped other than HTAB; NUL ends names in C.
     Control,
     /// `%2F`: a slash to some readers, a part of a name to others (CVE-2021-29492).
     EncodedSlash,
@@ -202,7 +202,8 @@ fn clean(mut segment: &[u8], out: &mut String) -> Result<(), PathFault> {
 fn escape(a: u8, b: u8, rest: &[u8]) -> Result<u8, PathFault> {
     let value = hex(a).zip(hex(b)).map(|(a, b)| a << 4 | b).ok_or(PathFault::BadEscape)?;
     match value {
-        0..0x20 | 0x7f => Err(PathFault::Control),
+        // HTAB ends no line and no name: a field may hold it too.
+        0..0x09 | 0x0a..0x20 | 0x7f => Err(PathFault::Control),
         b'/' => Err(PathFault::EncodedSlash),
         b'\\' => Err(PathFault::Backslash),
         0xc0.. if is_overlong(value, rest) => Err(PathFault::Overlong),
