@@ -203,7 +203,7 @@ fn escape(a: u8, b: u8, rest: &[u8]) -> Result<u8, PathFault> {
     let value = hex(a).zip(hex(b)).map(|(a, b)| a << 4 | b).ok_or(PathFault::BadEscape)?;
     match value {
         // HTAB ends no line and no name: a field may hold it too.
-        0..0x09 | 0x0a..0x20 | 0x7f => Err(PathFault::Control),
+        0..=0x08 | 0x0a..=0x1f | 0x7f => Err(PathFault::Control),
         b'/' => Err(PathFault::EncodedSlash),
         b'\\' => Err(PathFault::Backslash),
         0xc0.. if is_overlong(value, rest) => Err(PathFault::Overlong),

@@ -171,7 +171,8 @@ async fn bodies_stream_both_ways() {
 
 #[tokio::test]
 async fn a_panic_ends_one_connection_and_no_other() {
-    let house = House::plain(quick());
+    // Long enough for the backtrace to be printed.
+    let house = House::plain(limits::Policy { header_read: Duration::from_secs(10), ..quick() });
     let mut other = house.connect().await;
     assert_eq!(house.exchange(b"GET /panic HTTP/1.1\r\nHost: a\r\n\r\n").await, b"");
     other.write_all(b"GET /fine HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
