@@ -6,6 +6,7 @@
 //! closed: sites that are configured, and words from tables in the code. Nothing that a client sends
 //! becomes a label.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -46,7 +47,13 @@ impl SiteId {
 /// counters never change their meaning on a reload.
 #[derive(Debug)]
 pub(super) struct SiteNames {
-    names: Mutex<Vec<Box<str>>>,
+    names: Mutex<Names>,
+}
+
+#[derive(Debug)]
+struct Names {
+    list: Vec<Box<str>>,
+    numbers: HashMap<Box<str>, u16>,
 }
 
 /// Counters of one worker.
@@ -147,28 +154,29 @@ impl Histogram {
 
 impl SiteNames {
     pub(super) fn new() -> Self {
-        Self { names: Mutex::new(vec!["_other".into()]) }
+        Self { names: Mutex::new(Names { list: vec!["_other".into()], numbers: HashMap::new() }) }
     }
 
     /// The number of a site; the same name has the same number for ever.
     pub(super) fn number(&self, name: &str) -> SiteId {
         let mut names = self.lock();
-        let known = names.iter().position(|known| **known == *name);
-        let index = known.unwrap_or_else(|| {
-            if names.len() > SITES_MAX {
-                return 0;
-            }
-            names.push(name.into());
-            names.len() - 1
-        });
-        SiteId(u16::try_from(index).unwrap_or_default())
+        if let Some(known) = names.numbers.get(name) {
+            return SiteId(*known);
+        }
+        if names.list.len() > SITES_MAX {
+            return SiteId::OTHER;
+        }
+        let number = u16::try_from(names.list.len()).unwrap_or_default();
+        names.list.push(name.into());
+        names.numbers.insert(name.into(), number);
+        SiteId(number)
     }
 
     pub(super) fn all(&self) -> Vec<Box<str>> {
-        self.lock().clone()
+        self.lock().list.clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Box<str>>> {
+    fn lock(&self) -> MutexGuard<'_, Names> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
