@@ -1,6 +1,7 @@
 //! The `[headers]` table: reading it, merging layers by name, compiling it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use http::HeaderName;
 
@@ -13,7 +14,8 @@ use crate::config::section::{Item, Placed, Reading, Section};
 /// What one layer (or all of them, merged) says about headers, by name in lower case.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Raw {
-    written: BTreeMap<Box<str>, Written>,
+    /// Shared by the layers that were merged: each path of a site has all of its rules.
+    written: BTreeMap<Arc<str>, Arc<Written>>,
 }
 
 /// `X-TYPO3-*` or `*-Debug`: the part that names share, in lower case.
@@ -48,7 +50,7 @@ impl Raw {
             reading.complaints.error(Some(&place), format!("`{}` can only be removed", written.name), hint);
             return;
         }
-        if let Some(before) = self.written.insert(lower.into(), written) {
+        if let Some(before) = self.written.insert(lower.into(), Arc::new(written)) {
             let message =
                 format!("`{}` is written twice here, at line {} too", before.name, before.place.line());
             let hint =
@@ -66,18 +68,18 @@ impl Raw {
     /// What is written about exact names.
     pub(super) fn exact(&self) -> impl Iterator<Item = (HeaderName, &Written)> {
         let plain = self.written.iter().filter(|(name, _)| !name.contains('*'));
-        plain.filter_map(|(name, written)| Some((intern::name(name)?, written)))
+        plain.filter_map(|(name, written)| Some((intern::name(name)?, &**written)))
     }
 
     /// The wildcards that remove.
     pub(super) fn wildcards(&self) -> impl Iterator<Item = (Wildcard, &Written)> {
         let removing = self.written.iter().filter(|(_, written)| !written.rules.is_empty());
-        removing.filter_map(|(name, written)| Some((Wildcard::new(name)?, written)))
+        removing.filter_map(|(name, written)| Some((Wildcard::new(name)?, &**written)))
     }
 
     /// The rules about `name` (lower case), if any layer wrote some.
     pub(super) fn about(&self, name: &str) -> Option<&Written> {
-        self.written.get(name)
+        self.written.get(name).map(Arc::as_ref)
     }
 
     /// Which line decides each header, for `explain`.
