@@ -80,9 +80,9 @@ where
         }
         (Ok(Opening::Speaks(Protocol::Http1, bytes)), true) => {
             door.tally.foreign(Protocol::Http1);
-            https_needed(&door, &terms, guest, bytes, deadline).await;
+            Box::pin(https_needed(&door, &terms, guest, bytes, deadline)).await;
         }
-        (Ok(Opening::Speaks(protocol, _)), tls) => refuse(&door, &terms, guest, protocol, tls).await,
+        (Ok(Opening::Speaks(protocol, _)), tls) => Box::pin(refuse(&door, &terms, guest, protocol, tls)).await,
     }
 }
 
@@ -123,7 +123,9 @@ where
     let Guest { tcp, addr, local, place, .. } = guest;
     let mut drain = door.drain.clone();
     let shaken = tokio::select! {
-        shaken = timeout_at(deadline, tls::accept(tcp, config, first)) => shaken,
+        // Boxed, and the two below: the future of a connection is as large as the largest thing it ever does, and
+        // most of its life it does nothing.
+        shaken = timeout_at(deadline, Box::pin(tls::accept(tcp, config, first))) => shaken,
         () = drain.reached(Phase::Killed) => return,
     };
     let stream = match shaken {
@@ -152,9 +154,9 @@ where
     let io = Metered::new(stream, Arc::clone(&pulse), place);
     if is_http2 {
         let call = |request| (door.serve)(Arc::clone(&peer), request);
-        http2::serve(io, &pulse, &terms.limits, &door.drain, &door.tally, call).await;
+        Box::pin(http2::serve(io, &pulse, &terms.limits, &door.drain, &door.tally, call)).await;
     } else {
-        converse(door, &terms, &peer, io, &pulse).await;
+        Box::pin(converse(door, &terms, &peer, io, &pulse)).await;
     }
 }
 
@@ -168,7 +170,7 @@ where
     // The time for the first head runs from accepting: sniffing gives nobody a second helping.
     let pulse = Pulse::new(guest.accepted, false, true);
     let io = Metered::new(Plain::new(guest.tcp, first), Arc::clone(&pulse), guest.place);
-    converse(door, &terms, &peer, io, &pulse).await;
+    Box::pin(converse(door, &terms, &peer, io, &pulse)).await;
 }
 
 async fn converse<S, F, T>(
