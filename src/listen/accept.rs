@@ -83,15 +83,19 @@ where
     let limits = &terms.limits;
     let addr = canonical(addr);
     let client = (!terms.client.trusts(addr.ip())).then(|| terms.client.key(addr.ip()));
-    match door.census.enter(client, limits.connections, limits.connections_per_client) {
+    let now = clock::now();
+    match door.census.enter(client, limits, now) {
         Ok(seat) => {
+            if seat.crowded() {
+                door.tally.event(Event::ShedOpening);
+            }
             // A client that is gone already has no local address to tell.
             let Ok(local) = tcp.local_addr().map(canonical) else {
                 return door.tally.event(Event::AcceptFailed);
             };
             door.tally.event(Event::Accepted);
-            let place = Place { _seat: seat, _live: door.drain.enter() };
-            let guest = Guest { tcp, addr, local, accepted: clock::now(), place };
+            let place = Place { seat, _live: door.drain.enter() };
+            let guest = Guest { tcp, addr, local, accepted: now, place };
             tokio::spawn(connection::serve(Arc::clone(door), guest));
         }
         Err(full) => {
@@ -121,6 +125,7 @@ async fn stumble<S>(door: &Door<S>, error: &io::Error, pause: &mut Duration) {
         return;
     }
     door.tally.event(Event::Exhausted);
+    door.census.make_room(clock::now());
     if let Some(held) = door.tally.may_log(Event::Exhausted, clock::now()) {
         tracing::error!(
             %error, held_back = held,

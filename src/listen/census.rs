@@ -5,6 +5,11 @@ use std::collections::hash_map::{Entry, RandomState};
 use std::hash::{BuildHasher, Hash};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use super::limits;
+use super::pulse::Pulse;
+use super::roll::{Line, Roll};
 
 /// A power of two well above the number of workers, so that two of them seldom want the same lock.
 const SHARDS: usize = 64;
@@ -14,6 +19,7 @@ const SHARDS: usize = 64;
 pub struct Census<K> {
     total: AtomicUsize,
     shards: [Mutex<HashMap<K, u32>>; SHARDS],
+    roll: Roll,
     /// Keyed at random: a client cannot choose addresses that meet in one shard.
     hasher: RandomState,
 }
@@ -23,6 +29,8 @@ pub struct Census<K> {
 pub struct Seat<K: Copy + Eq + Hash> {
     census: Arc<Census<K>>,
     client: Option<K>,
+    line: Line,
+    crowded: bool,
 }
 
 /// Why there is no place.
@@ -41,6 +49,7 @@ impl<K: Copy + Eq + Hash> Census<K> {
         Self {
             total: AtomicUsize::new(0),
             shards: std::array::from_fn(|_| Mutex::default()),
+            roll: Roll::default(),
             hasher: RandomState::new(),
         }
     }
@@ -57,25 +66,55 @@ impl<K: Copy + Eq + Hash> Census<K> {
         self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).len()).sum()
     }
 
-    /// Takes a place for a connection of `client`, if there is one. Without a client only the total
-    /// counts: trusted proxies carry many clients over one address.
+    /// Takes a place for a connection of `client`, if there is one, or if idle ones can be asked to make room.
+    /// Without a client only the total counts: trusted proxies carry many clients over one address.
+    ///
+    /// # Errors
+    /// When there is no place.
     pub fn enter(
         self: &Arc<Self>,
         client: Option<K>,
-        most: usize,
-        most_per_client: u32,
+        limits: &limits::Policy,
+        now: Instant,
     ) -> Result<Seat<K>, Full> {
-        // The seat exists from the first count on, so that every early return gives it back.
-        let before = self.total.fetch_add(1, Ordering::Relaxed);
-        let mut seat = Seat { census: Arc::clone(self), client: None };
-        if before >= most {
+        self.total.fetch_add(1, Ordering::Relaxed);
+        if let Err(full) = self.admit(client, limits, now) {
+            self.total.fetch_sub(1, Ordering::Relaxed);
+            return Err(full);
+        }
+        let (line, crowded) = self.roll.begin(limits.handshakes);
+        Ok(Seat { census: Arc::clone(self), client, line, crowded })
+    }
+
+    fn admit(&self, client: Option<K>, limits: &limits::Policy, now: Instant) -> Result<(), Full> {
+        if self.is_above(limits.connections) {
+            self.roll.make_room(now);
+        }
+        if self.is_above(limits.connections) {
             return Err(Full::Total);
         }
-        if let Some(client) = client {
-            self.count_in(client, most_per_client)?;
-            seat.client = Some(client);
-        }
-        Ok(seat)
+        client.map_or(Ok(()), |client| self.count_in(client, limits.connections_per_client))
+    }
+
+    /// Whether more than `most` are here to stay.
+    fn is_above(&self, most: usize) -> bool {
+        self.total().saturating_sub(self.roll.leaving()) > most
+    }
+
+    /// Asks up to `most` idle connections to go, the ones first that have been idle for longest; says how many.
+    pub fn dismiss_idle(&self, most: usize) -> usize {
+        self.roll.dismiss_idle(most)
+    }
+
+    /// The same for a few, and not again at once if there were none.
+    pub(super) fn make_room(&self, now: Instant) -> usize {
+        self.roll.make_room(now)
+    }
+
+    /// Ends the oldest of the request heads that take long, if there are more than `most`; says how many. To be
+    /// called about once a second.
+    pub fn hurry(&self, most: usize, now: Instant) -> usize {
+        self.roll.hurry(most, now)
     }
 
     fn count_in(&self, client: K, most: u32) -> Result<(), Full> {
@@ -116,8 +155,26 @@ impl<K: Copy + Eq + Hash> Default for Census<K> {
     }
 }
 
+impl<K: Copy + Eq + Hash> Seat<K> {
+    /// Whether another connection was called off when this one came.
+    pub(super) fn crowded(&self) -> bool {
+        self.crowded
+    }
+
+    /// Waits until this connection is called off while it opens.
+    pub(super) async fn called_off(&self) {
+        self.line.called_off().await;
+    }
+
+    /// The connection speaks HTTP from now on.
+    pub(super) fn open(&self, pulse: &Arc<Pulse>) {
+        self.census.roll.open(&self.line, pulse);
+    }
+}
+
 impl<K: Copy + Eq + Hash> Drop for Seat<K> {
     fn drop(&mut self) {
+        self.census.roll.strike(&self.line);
         self.census.total.fetch_sub(1, Ordering::Relaxed);
         if let Some(client) = self.client {
             self.census.count_out(client);
@@ -128,40 +185,73 @@ impl<K: Copy + Eq + Hash> Drop for Seat<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
+
+    fn limits(connections: usize, connections_per_client: u32) -> limits::Policy {
+        limits::Policy { connections, connections_per_client, ..limits::Policy::default() }
+    }
+
+    fn enter<K: Copy + Eq + Hash>(
+        census: &Arc<Census<K>>,
+        client: Option<K>,
+        limits: &limits::Policy,
+    ) -> Result<Seat<K>, Full> {
+        census.enter(client, limits, clock::now())
+    }
 
     #[test]
     fn one_client_cannot_take_every_place() {
-        let census = Arc::new(Census::new());
-        let seats: Vec<_> = (0..3).map(|_| census.enter(Some(1), 10, 3).unwrap()).collect();
-        assert_eq!(census.enter(Some(1), 10, 3).unwrap_err(), Full::Client);
+        let (census, limits) = (Arc::new(Census::new()), limits(10, 3));
+        let seats: Vec<_> = (0..3).map(|_| enter(&census, Some(1), &limits).unwrap()).collect();
+        assert_eq!(enter(&census, Some(1), &limits).unwrap_err(), Full::Client);
         assert_eq!(census.total(), 3, "a refusal holds no place");
-        let other = census.enter(Some(2), 10, 3).unwrap();
+        let other = enter(&census, Some(2), &limits).unwrap();
         assert_eq!((census.total(), census.clients()), (4, 2));
         drop(seats);
         assert_eq!((census.total(), census.clients()), (1, 1));
-        census.enter(Some(1), 10, 3).unwrap();
+        enter(&census, Some(1), &limits).unwrap();
         drop(other);
         assert_eq!((census.total(), census.clients()), (0, 0));
     }
 
     #[test]
     fn the_total_counts_everybody() {
-        let census = Arc::new(Census::<u8>::new());
-        let _one = census.enter(None, 2, 1).unwrap();
-        let _two = census.enter(None, 2, 1).unwrap();
-        assert_eq!(census.enter(Some(1), 2, 1).unwrap_err(), Full::Total);
+        let (census, limits) = (Arc::new(Census::<u8>::new()), limits(2, 1));
+        let _one = enter(&census, None, &limits).unwrap();
+        let _two = enter(&census, None, &limits).unwrap();
+        assert_eq!(enter(&census, Some(1), &limits).unwrap_err(), Full::Total);
         assert_eq!((census.total(), census.clients()), (2, 0));
     }
 
     #[test]
+    fn idle_connections_make_room_one_for_one() {
+        let (census, limits) = (Arc::new(Census::<u8>::new()), limits(2, 9));
+        let idle: Vec<_> = (0..2)
+            .map(|_| {
+                let seat = enter(&census, None, &limits).unwrap();
+                let pulse = Pulse::new(clock::now(), false, false);
+                seat.open(&pulse);
+                (seat, pulse)
+            })
+            .collect();
+        let _fresh = enter(&census, None, &limits).unwrap();
+        let _another = enter(&census, None, &limits).unwrap();
+        assert!(idle.iter().all(|(_, pulse)| pulse.is_dismissed()));
+        assert_eq!(enter(&census, None, &limits).unwrap_err(), Full::Total, "they are two still");
+        drop(idle);
+        assert_eq!(census.total(), 2);
+        assert_eq!(enter(&census, None, &limits).unwrap_err(), Full::Total);
+    }
+
+    #[test]
     fn nothing_is_lost_between_threads() {
-        let census = Arc::new(Census::new());
+        let (census, limits) = (Arc::new(Census::new()), limits(1000, 1000));
         std::thread::scope(|scope| {
             for thread in 0..4u32 {
-                let census = &census;
+                let (census, limits) = (&census, &limits);
                 scope.spawn(move || {
                     for i in 0..500u32 {
-                        let _seat = census.enter(Some((thread + i) % 5), 1000, 1000).unwrap();
+                        let _seat = enter(census, Some((thread + i) % 5), limits).unwrap();
                     }
                 });
             }

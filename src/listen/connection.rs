@@ -67,6 +67,7 @@ where
     let opening = tokio::select! {
         opening = timeout_at(deadline, sniff(&guest.tcp)) => opening,
         () = last_call(&mut drain) => return,
+        () = guest.place.seat.called_off() => return,
     };
     match (opening, terms.tls.is_some()) {
         (Err(_), _) => door.tally.event(Event::Silent),
@@ -127,6 +128,7 @@ where
         // most of its life it does nothing.
         shaken = timeout_at(deadline, Box::pin(tls::accept(tcp, config, first))) => shaken,
         () = drain.reached(Phase::Killed) => return,
+        () = place.seat.called_off() => return,
     };
     let stream = match shaken {
         Ok(Ok(stream)) => stream,
@@ -151,6 +153,7 @@ where
     };
     let peer = Arc::new(Peer { addr, local, tls: Some(tls), listener: door.listener });
     let pulse = Pulse::new(clock::now(), is_http2, false);
+    place.seat.open(&pulse);
     let io = Metered::new(stream, Arc::clone(&pulse), place);
     if is_http2 {
         let call = |request| (door.serve)(Arc::clone(&peer), request);
@@ -169,6 +172,7 @@ where
     let peer = Arc::new(Peer { addr: guest.addr, local: guest.local, tls: None, listener: door.listener });
     // The time for the first head runs from accepting: sniffing gives nobody a second helping.
     let pulse = Pulse::new(guest.accepted, false, true);
+    guest.place.seat.open(&pulse);
     let io = Metered::new(Plain::new(guest.tcp, first), Arc::clone(&pulse), guest.place);
     Box::pin(converse(door, &terms, &peer, io, &pulse)).await;
 }
@@ -228,6 +232,7 @@ async fn refuse<S>(door: &Door<S>, terms: &Terms, guest: Guest, protocol: Protoc
 
 async fn farewell<S>(door: &Door<S>, terms: &Terms, guest: Guest, words: Vec<u8>) {
     let pulse = Pulse::new(clock::now(), false, true);
+    guest.place.seat.open(&pulse);
     let io = Metered::new(Plain::new(guest.tcp, Bytes::new()), Arc::clone(&pulse), guest.place);
     farewell::say(io, words, &pulse, &terms.limits, &door.drain).await;
 }

@@ -65,6 +65,8 @@ pub(super) async fn drive<C: Conversation>(
             if is_due(pulse, limits, parting) {
                 if pulse.is_fickle() {
                     on_event(Event::TooManyCancelled);
+                } else if pulse.is_dismissed() {
+                    on_event(Event::MadeRoom);
                 }
                 parting = Some(clock::now());
                 pulse.part();
@@ -72,6 +74,10 @@ pub(super) async fn drive<C: Conversation>(
             }
             if let Poll::Ready(result) = conversation.step(cx) {
                 return Poll::Ready(Outcome::Done(result));
+            }
+            pulse.listen(cx);
+            if pulse.is_judged() {
+                return Poll::Ready(Outcome::Expired(Some(Event::Flood)));
             }
             if is_due(pulse, limits, parting) {
                 continue;

@@ -41,7 +41,7 @@ pub struct Terms {
 /// What a connection holds while its socket is open.
 #[derive(Debug)]
 pub(super) struct Place {
-    pub(super) _seat: Seat<Key>,
+    pub(super) seat: Seat<Key>,
     pub(super) _live: Live,
 }
 

@@ -3,13 +3,14 @@
 //! | attack | what ends it |
 //! |---|---|
 //! | rapid reset (CVE-2023-44487), in bursts | `max_pending_accept_reset_streams`; what was reset before we saw it never reaches the road |
-//! | rapid reset with patience, or in volleys, so that the origin works for nothing | [`Pulse::is_fickle`] |
-//! | MadeYouReset (CVE-2025-8671) | `max_local_error_reset_streams` |
+//! | rapid reset with patience, or in volleys, so that the origin works for nothing | [`Trust`](super::trust), [`Pulse::is_fickle`] |
+//! | MadeYouReset (CVE-2025-8671) | the same, and `max_local_error_reset_streams` |
 //! | CONTINUATION flood (CVE-2024-27316) | h2 derives a count of frames from `max_header_list_size` |
-//! | HPACK bomb, 16,000 fields | `max_header_list_size` |
+//! | a header block that stalls or trickles | [`Pulse::deadline`] |
+//! | HPACK bomb, 16,000 fields | h2 at four times `max_header_list_size`; below it, [`Pulse::is_judged`] |
 //! | empty DATA frames (CVE-2019-9518) | h2's budget of small frames; not adjustable |
-//! | SETTINGS, PING and PRIORITY floods | one answer pending per kind in h2, and no longer idle life: [`Pulse::deadline`] |
-//! | many open streams | `max_concurrent_streams`, refused above |
+//! | SETTINGS, PING, PRIORITY and WINDOW_UPDATE floods | [`Conduct`](super::conduct) |
+//! | malformed requests without end, many open streams | `max_concurrent_streams`, and [`Pulse::is_judged`] |
 //! | zero window, slow reading | `max_send_buf_size` per stream, stalled streams are reset here, stalled sockets by the pulse |
 
 use std::convert::Infallible;
@@ -32,16 +33,18 @@ use super::converse::{Conversation, Outcome, drive};
 use super::flight::{Flight, board};
 use super::limits;
 use super::metered::Metered;
+use super::overheard::Overheard;
 use super::pulse::{Pulse, Stream};
 use super::tally::{Event, Tally};
 use super::timer::TokioTimer;
+use super::trust::Pass;
 use crate::body::Upload;
 use crate::clock;
 use crate::drain::DrainWatch;
 use crate::http1::grade::Fault;
 use crate::reply::Reply;
 use crate::request::{Held, Request};
-use crate::tls::{Flusher, Lazy, lazy};
+use crate::tls::{Flusher, Lazy, Tapped, lazy};
 
 /// Streams that a client may have open at once; what Envoy and other proxies allow too.
 const STREAMS: u32 = 100;
@@ -72,6 +75,9 @@ const PING_WAIT: Duration = Duration::from_secs(20);
 const READ_ON: usize = 64 * 1024;
 const READ_ON_TIME: Duration = Duration::from_secs(2);
 
+/// How long a client that was judged may take to hear why.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
 /// Serves `io` until the connection ends.
 pub(super) async fn serve<T, G, S, F>(
     io: Metered<T, G>,
@@ -81,13 +87,14 @@ pub(super) async fn serve<T, G, S, F>(
     tally: &Arc<Tally>,
     service: S,
 ) where
-    T: Read + Write + Unpin,
+    T: Tapped + Write + Unpin,
     G: Unpin,
     S: Fn(Request) -> F,
     F: Future<Output = Reply> + Send + 'static,
 {
     let calls = service_fn(|request: hyper::Request<Incoming>| {
         let ticket = pulse.request();
+        pulse.came_with(request.headers());
         let to_head = request.method() == Method::HEAD;
         let (parts, incoming) = request.into_parts();
         let upload =
@@ -100,16 +107,23 @@ pub(super) async fn serve<T, G, S, F>(
         let answer = Box::pin(service(Request { head, upload }));
         async move {
             ticket.opened().await;
-            Ok::<_, Infallible>(board(answer.await.into_response(), ticket, to_head))
+            let answer = answer.await.into_response();
+            ticket.answered();
+            Ok::<_, Infallible>(board(answer, ticket, to_head))
         }
     });
     let streams = Streams { pulse: Arc::clone(pulse), patience: limits.write_idle, tally: Arc::clone(tally) };
-    let (io, flusher) = lazy(io);
+    let (io, flusher) = lazy(Overheard::new(io, Arc::clone(pulse)));
     let connection = builder(limits, streams).serve_connection(io, calls);
     let mut driven = Driven { connection, flusher };
     match drive(&mut driven, pulse, limits, drain, |event| tally.event(event)).await {
         Outcome::Done(Ok(())) | Outcome::Killed | Outcome::Expired(None) => {}
-        Outcome::Expired(Some(event)) => tally.event(event),
+        Outcome::Expired(Some(event)) => {
+            tally.event(event);
+            if matches!(event, Event::Flood | Event::HeaderTimeout) {
+                let _ = timeout(LAST_WORD, driven.calm()).await;
+            }
+        }
         Outcome::Done(Err(error)) => {
             tracing::debug!(%error, "HTTP/2 connection ended with an error");
             let gone = std::error::Error::source(&error)
@@ -118,6 +132,29 @@ pub(super) async fn serve<T, G, S, F>(
                 || error.is_incomplete_message();
             tally.event(if gone { Event::ClientGone } else { Event::BadHttp2 });
         }
+    }
+}
+
+impl<T: Read + Write + Unpin, S: HttpService<Incoming>> Driven<Overheard<T>, S> {
+    /// Ends the connection, and says that it was too much (RFC 9113 sections 6.8 and 7: `ENHANCE_YOUR_CALM`). hyper
+    /// can only say farewell without a reason, and reads on meanwhile.
+    async fn calm(self) {
+        let Self { connection, flusher } = self;
+        drop(connection);
+        let Some((mut io, Some(newest))) = flusher.into_inner().map(Overheard::into_parts) else { return };
+        let mut goaway = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11];
+        if let Some(last) = goaway.get_mut(9..13) {
+            last.copy_from_slice(&newest.to_be_bytes());
+        }
+        let mut left = goaway.as_slice();
+        while !left.is_empty() {
+            match poll_fn(|cx| Pin::new(&mut io).poll_write(cx, left)).await {
+                Ok(count) if count > 0 => left = left.get(count..).unwrap_or_default(),
+                _ => return,
+            }
+        }
+        // Flushed, and read on for a moment, lest a reset overtakes the last word.
+        let _ = poll_fn(|cx| Pin::new(&mut io).poll_shutdown(cx)).await;
     }
 }
 
@@ -208,6 +245,21 @@ async fn read_on(mut rest: Incoming) {
     }
 }
 
+/// Lets a request go to the origin, or waits with it; none if it was taken back meanwhile.
+async fn pass(mut task: Pin<&mut impl Future<Output = ()>>, pulse: &Pulse) -> Option<Pass> {
+    let trust = pulse.trust()?;
+    if let Some(pass) = trust.try_pass() {
+        return Some(pass);
+    }
+    // In a box, so that a request that need not wait does not carry the room for it.
+    let mut waits = Box::pin(trust.pass());
+    let pass = poll_fn(|cx| match task.as_mut().poll(cx) {
+        Poll::Ready(()) => Poll::Ready(None),
+        Poll::Pending => waits.as_mut().poll(cx).map(Some),
+    });
+    pass.await.filter(|_| !pulse.is_fickle())
+}
+
 /// Runs `task` to its end, or until its client has taken nothing for `patience`; then it is dropped, which
 /// resets the stream and lets the origin go. Says whether it came to its end.
 ///
@@ -220,8 +272,9 @@ async fn run(task: impl Future<Output = ()>, stream: &Stream, pulse: &Pulse, pat
     if poll_fn(|cx| Poll::Ready(task.as_mut().poll(cx))).await.is_ready() || pulse.is_fickle() {
         return true;
     }
+    let Some(pass) = pass(task.as_mut(), pulse).await else { return true };
     let start = pulse.start();
-    stream.open();
+    stream.open(pass);
     poll_fn(|cx| {
         if task.as_mut().poll(cx).is_ready() {
             return Poll::Ready(true);

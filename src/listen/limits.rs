@@ -14,6 +14,8 @@ use crate::http1::request;
 pub struct Raw {
     connections: Option<Placed<u64>>,
     connections_per_client: Option<Placed<u64>>,
+    handshakes: Option<Placed<u64>>,
+    slow_heads: Option<Placed<u64>>,
     header_count: Option<Placed<u64>>,
     header_size: Option<Placed<Text<Size>>>,
     request_line: Option<Placed<Text<Size>>>,
@@ -32,6 +34,11 @@ pub struct Policy {
     pub connections: usize,
     /// Open connections of one client: an IPv4 address or an IPv6 network.
     pub connections_per_client: u32,
+    /// Connections that have yet to send their first bytes or to finish the TLS handshake; above it the oldest of
+    /// them is closed.
+    pub handshakes: usize,
+    /// Request heads that take longer than a second; above it the oldest of them has no more time.
+    pub slow_heads: usize,
     /// Header fields of a request. The guard refuses above it; the parsers stop somewhat later.
     pub header_count: usize,
     /// Bytes of all header fields of a request.
@@ -68,6 +75,8 @@ impl Default for Policy {
         Self {
             connections: 10_000,
             connections_per_client: 256,
+            handshakes: 1000,
+            slow_heads: 1000,
             header_count: 100,
             header_size: 64 * 1024,
             request_line: 16 * 1024,
@@ -93,6 +102,8 @@ impl Raw {
         Self {
             connections: section.get(reading, "connections"),
             connections_per_client: section.get(reading, "connections_per_client"),
+            handshakes: section.get(reading, "handshakes"),
+            slow_heads: section.get(reading, "slow_heads"),
             header_count: section.get(reading, "header_count"),
             header_size: section.get(reading, "header_size"),
             request_line: section.get(reading, "request_line"),
@@ -116,6 +127,8 @@ impl Raw {
                 default.connections_per_client,
                 complaints,
             ),
+            handshakes: count(self.handshakes.as_ref(), "handshakes", default.handshakes, complaints),
+            slow_heads: count(self.slow_heads.as_ref(), "slow_heads", default.slow_heads, complaints),
             header_count: count(self.header_count.as_ref(), "header_count", default.header_count, complaints),
             header_size: size(self.header_size.as_ref(), "header_size", default.header_size, complaints),
             request_line: size(self.request_line.as_ref(), "request_line", default.request_line, complaints),

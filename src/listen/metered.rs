@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 
 use super::pulse::Pulse;
-use crate::tls::ReadInto;
+use crate::tls::{ReadInto, Tapped};
 
 /// Most bytes that are read and thrown away after our side is closed.
 const LINGER_BYTES: usize = 32 * 1024 * 1024;
@@ -73,6 +73,19 @@ impl<T: Read + Unpin, G: Unpin> Read for Metered<T, G> {
 impl<T: ReadInto, G> ReadInto for Metered<T, G> {
     fn poll_read_into(&mut self, cx: &mut Context<'_>, into: &mut BytesMut) -> Poll<io::Result<usize>> {
         let read = ready!(self.io.poll_read_into(cx, into));
+        self.pulse.read();
+        Poll::Ready(read)
+    }
+}
+
+impl<T: Tapped + Unpin, G: Unpin> Tapped for Metered<T, G> {
+    fn poll_read_tapped(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: ReadBufCursor<'_>,
+        tap: &mut dyn FnMut(&[u8]),
+    ) -> Poll<io::Result<()>> {
+        let read = ready!(Pin::new(&mut self.io).poll_read_tapped(cx, buf, tap));
         self.pulse.read();
         Poll::Ready(read)
     }

@@ -12,6 +12,7 @@
 pub mod accept;
 mod answer;
 pub mod census;
+mod conduct;
 mod connection;
 mod converse;
 mod date;
@@ -19,18 +20,22 @@ pub mod door;
 mod farewell;
 pub mod first_bytes;
 mod flight;
+mod frames;
 mod holder;
 mod http1;
 mod http2;
 pub mod limits;
 mod metered;
+mod overheard;
 mod pulse;
+mod roll;
 pub mod settings;
 pub mod socket;
 pub mod tally;
 #[cfg(test)]
 mod tests;
 mod timer;
+mod trust;
 mod wire;
 
 pub use door::{Door, Terms};

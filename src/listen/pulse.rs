@@ -9,13 +9,17 @@
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use futures_util::task::AtomicWaker;
+use http::HeaderMap;
 use hyper::body::Incoming;
 
+use super::conduct::{Heard, LARGE};
 use super::limits;
 use super::tally::Event;
+use super::trust::{Pass, Trust};
 use crate::body::Rest;
 use crate::clock;
 
@@ -27,14 +31,21 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// and a client that keeps its end open holds nobody up.
 const NOD: Duration = Duration::from_secs(1);
 
-/// Cancelled requests are forgiven up to this number; beyond it, while they are less than half of all.
+/// Cancelled requests are forgiven up to this number; beyond it, while they are less than two thirds of all.
 const CANCELLED: u64 = 200;
+
+/// HTTP/2 streams that were opened and never became a request (malformed, too large, beyond the streams that are
+/// allowed, reset before we saw them) are forgiven up to this number. So are those that a client opens before it
+/// reads our farewell.
+const SPOILED: u64 = 100;
+
+/// The same for those with a large header block, each of which costs as much CPU as dozens of requests.
+const SPOILED_LARGE: u64 = 4;
 
 /// The state of one connection. All of it is touched by one worker only; the atomics make it `Send`.
 #[derive(Debug)]
 pub(super) struct Pulse {
     start: Instant,
-    http2: bool,
     /// Requests whose answer has not been handed over completely.
     in_flight: AtomicU32,
     /// Requests begun.
@@ -56,8 +67,32 @@ pub(super) struct Pulse {
     idle: AtomicBool,
     /// Whether the connection became a tunnel.
     tunnel: AtomicBool,
-    /// The stream of the request that began last, until its task is spawned (HTTP/2).
+    /// Whether it is to make room for others, and whether its time for a request head is over.
+    dismissed: AtomicBool,
+    hurried: AtomicBool,
+    /// Wakes the driver to look at the two.
+    driver: AtomicWaker,
+    /// What only HTTP/2 has.
+    http2: Option<Box<Http2>>,
+}
+
+/// The state of an HTTP/2 connection.
+#[derive(Debug)]
+struct Http2 {
+    /// The stream of the request that began last, until its task is spawned.
     newest: Mutex<Option<Arc<Stream>>>,
+    /// How many requests may be with the origin unanswered.
+    trust: Trust,
+    /// Streams that the client opened, by its frames; and how many when it was told to end.
+    streams: AtomicU64,
+    streams_at_parting: AtomicU64,
+    /// Large header blocks, and requests that may have come in one.
+    large: AtomicU64,
+    large_requests: AtomicU64,
+    /// Since when a header block is begun and not ended.
+    block: Mark,
+    /// Whether the client's conduct is that of a flood.
+    floods: AtomicBool,
 }
 
 /// One HTTP/2 stream's answer.
@@ -65,8 +100,10 @@ pub(super) struct Pulse {
 pub(super) struct Stream {
     /// Since when a piece of the answer waits for the client.
     waiting: Mark,
-    /// Whether the road may begin with the request.
-    open: AtomicBool,
+    /// Set once the road may begin with the request.
+    pass: OnceLock<Pass>,
+    /// Whether the answer has begun.
+    answered: AtomicBool,
     /// What the road leaves unread of the request's body.
     rest: OnceLock<Arc<Rest>>,
 }
@@ -96,7 +133,6 @@ impl Pulse {
     pub(super) fn new(start: Instant, http2: bool, begun: bool) -> Arc<Self> {
         Arc::new(Self {
             start,
-            http2,
             in_flight: AtomicU32::new(0),
             requests: AtomicU64::new(0),
             cancelled: AtomicU64::new(0),
@@ -107,7 +143,10 @@ impl Pulse {
             closing: AtomicBool::new(false),
             idle: AtomicBool::new(false),
             tunnel: AtomicBool::new(false),
-            newest: Mutex::new(None),
+            dismissed: AtomicBool::new(false),
+            hurried: AtomicBool::new(false),
+            driver: AtomicWaker::new(),
+            http2: http2.then(Box::default),
         })
     }
 
@@ -118,7 +157,7 @@ impl Pulse {
 
     /// Bytes arrived.
     pub(super) fn read(&self) {
-        if self.in_flight.load(Relaxed) == 0 && !self.head.swap(true, Relaxed) && !self.http2 {
+        if self.in_flight.load(Relaxed) == 0 && !self.head.swap(true, Relaxed) && self.http2.is_none() {
             self.since.set(self.start);
         }
     }
@@ -159,23 +198,110 @@ impl Pulse {
         self.in_flight.fetch_add(1, Relaxed);
         self.head.store(false, Relaxed);
         self.idle.store(false, Relaxed);
-        let stream = self.http2.then(Arc::<Stream>::default);
-        if let Some(stream) = &stream {
-            *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(stream));
-        }
+        let stream = self.http2.as_ref().map(|http2| http2.begin());
         Ticket { pulse: Arc::clone(self), stream, complete: false }
     }
 
     /// The stream of the request that hyper has just called the service with. hyper spawns its task
     /// right after the call, on the same thread.
     pub(super) fn newest(&self) -> Option<Arc<Stream>> {
-        self.newest.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.http2.as_ref()?.newest.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// How many requests may be with the origin unanswered (HTTP/2).
+    pub(super) fn trust(&self) -> Option<&Trust> {
+        self.http2.as_ref().map(|http2| &http2.trust)
+    }
+
+    /// What the client's frames say so far, and whether it is inside a header block (HTTP/2).
+    pub(super) fn heard(&self, heard: Heard, in_block: bool) {
+        let Some(http2) = &self.http2 else { return };
+        http2.streams.store(heard.streams, Relaxed);
+        http2.large.store(heard.large, Relaxed);
+        if !in_block {
+            http2.block.clear();
+        } else if !http2.block.is_set() {
+            http2.block.set(self.start);
+        }
+        if heard.floods {
+            http2.floods.store(true, Relaxed);
+        }
+    }
+
+    /// A request came with these fields (HTTP/2).
+    pub(super) fn came_with(&self, fields: &HeaderMap) {
+        let Some(http2) = self.http2.as_ref().filter(|http2| http2.large.load(Relaxed) > 0) else { return };
+        let size: usize = fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+        http2.large_requests.fetch_add(u64::from(size > LARGE), Relaxed);
+    }
+
+    /// Whether the client is to be heard no more: it floods (HTTP/2). To be asked when the parser has seen
+    /// everything that was read.
+    pub(super) fn is_judged(&self) -> bool {
+        // The parser's own verdict is on its way then.
+        let Some(http2) = self.http2.as_ref().filter(|_| !self.shut.is_set()) else { return false };
+        let streams = http2.streams.load(Relaxed);
+        http2.floods.load(Relaxed)
+            || http2.large.load(Relaxed) > http2.large_requests.load(Relaxed) + SPOILED_LARGE
+            || streams > self.requests.load(Relaxed) + SPOILED
+            || streams > http2.streams_at_parting.load(Relaxed).saturating_add(SPOILED)
     }
 
     /// Whether the connection may be told to end without a request being lost: not while the head of
     /// one is on its way in HTTP/1. (HTTP/2 says which streams it still serves.)
     pub(super) fn may_part(&self) -> bool {
-        self.http2 || self.in_flight.load(Relaxed) > 0 || !self.head.load(Relaxed)
+        self.http2.is_some() || self.in_flight.load(Relaxed) > 0 || !self.head.load(Relaxed)
+    }
+
+    /// Since when nothing has been under way, if so, and if the connection was not told to end already.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        let in_head = match &self.http2 {
+            Some(http2) => http2.block.is_set(),
+            None => self.head.load(Relaxed),
+        };
+        let is_busy = in_head || self.in_flight.load(Relaxed) > 0 || self.is_tunnel();
+        let is_leaving = self.is_dismissed() || self.shut.is_set();
+        (!is_busy && !is_leaving).then(|| self.since.get(self.start).unwrap_or(self.start))
+    }
+
+    /// Since when a request head is begun and not ended.
+    pub(super) fn reads_head_since(&self) -> Option<Instant> {
+        if let Some(http2) = &self.http2 {
+            return http2.block.get(self.start);
+        }
+        let reads = self.head.load(Relaxed) && self.in_flight.load(Relaxed) == 0 && !self.shut.is_set();
+        reads.then(|| self.since.get(self.start).unwrap_or(self.start))
+    }
+
+    /// Asks the connection to make room for others: it ends once nothing is under way. False if it was asked.
+    pub(super) fn dismiss(&self) -> bool {
+        let is_new = !self.dismissed.swap(true, Relaxed);
+        self.driver.wake();
+        is_new
+    }
+
+    /// Whether it was asked to make room.
+    pub(super) fn is_dismissed(&self) -> bool {
+        self.dismissed.load(Relaxed)
+    }
+
+    /// Ends the time for the request head that is being read.
+    pub(super) fn hurry(&self) {
+        self.hurried.store(true, Relaxed);
+        self.driver.wake();
+    }
+
+    /// Whether the time for a request head is over.
+    pub(super) fn is_hurried(&self) -> bool {
+        self.hurried.load(Relaxed)
+    }
+
+    /// Before the driver looks at what it is asked to do, and then waits: from here on it is woken when it is asked
+    /// for more. While a request is under way it looks by itself once that is over.
+    pub(super) fn listen(&self, cx: &Context<'_>) {
+        if self.in_flight.load(Relaxed) == 0 {
+            self.driver.register(cx.waker());
+        }
     }
 
     /// The server closes.
@@ -186,12 +312,16 @@ impl Pulse {
     /// The connection is told to end.
     pub(super) fn part(&self) {
         self.idle.store(self.in_flight.load(Relaxed) == 0, Relaxed);
+        if let Some(http2) = &self.http2 {
+            http2.streams_at_parting.store(http2.streams.load(Relaxed), Relaxed);
+        }
     }
 
     /// Whether the client is to be told to part: the server closes, the connection has had its share of
     /// requests, or the client is fickle.
     pub(super) fn must_part(&self, limits: &limits::Policy) -> bool {
         self.closing.load(Relaxed)
+            || self.is_dismissed()
             || limits.requests_per_connection.is_some_and(|most| self.requests.load(Relaxed) >= most.get())
             || self.is_fickle()
     }
@@ -200,12 +330,25 @@ impl Pulse {
     /// not yet handed over; this ends the patient variant, which makes the origin work for nothing.
     pub(super) fn is_fickle(&self) -> bool {
         let cancelled = self.cancelled.load(Relaxed);
-        cancelled > CANCELLED && cancelled * 2 > self.requests.load(Relaxed)
+        cancelled > CANCELLED && cancelled * 3 > self.requests.load(Relaxed) * 2
     }
 
     /// Until when the connection may go on as it is; none while the road decides (bodies, origin).
     /// `parting` is when it was told to end.
     pub(super) fn deadline(&self, limits: &limits::Policy, parting: Option<Instant>) -> Option<Deadline> {
+        let usual = self.usual_deadline(limits, parting);
+        // A header block holds up every other stream, so it has no more time than a head in HTTP/1.
+        let block = self
+            .http2
+            .as_ref()
+            .and_then(|http2| http2.block.get(self.start))
+            .map(|since| Deadline { at: since + limits.header_read, event: Some(Event::HeaderTimeout) });
+        let deadline = usual.into_iter().chain(block).min_by_key(|deadline| deadline.at)?;
+        let is_over = self.is_hurried() && deadline.event == Some(Event::HeaderTimeout);
+        Some(if is_over { Deadline { at: self.start, ..deadline } } else { deadline })
+    }
+
+    fn usual_deadline(&self, limits: &limits::Policy, parting: Option<Instant>) -> Option<Deadline> {
         let after = |at: Instant, time: Duration, event| Some(Deadline { at: at + time, event });
         if let Some(shut) = self.shut.get(self.start) {
             return after(shut, if self.idle.load(Relaxed) { NOD } else { FAREWELL }, None);
@@ -228,7 +371,7 @@ impl Pulse {
             return after(parting.max(since), FAREWELL, None);
         }
         let heard = self.head.load(Relaxed);
-        if heard && !self.http2 {
+        if heard && self.http2.is_none() {
             return after(since, limits.header_read, Some(Event::HeaderTimeout));
         }
         if !heard && self.requests.load(Relaxed) == 0 {
@@ -238,10 +381,33 @@ impl Pulse {
     }
 }
 
+impl Http2 {
+    fn begin(&self) -> Arc<Stream> {
+        let stream = Arc::<Stream>::default();
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&stream));
+        stream
+    }
+}
+
+impl Default for Http2 {
+    fn default() -> Self {
+        Self {
+            newest: Mutex::new(None),
+            trust: Trust::new(),
+            streams: AtomicU64::new(0),
+            streams_at_parting: AtomicU64::new(u64::MAX),
+            large: AtomicU64::new(0),
+            large_requests: AtomicU64::new(0),
+            block: Mark::default(),
+            floods: AtomicBool::new(false),
+        }
+    }
+}
+
 impl Stream {
     /// Lets the road begin.
-    pub(super) fn open(&self) {
-        self.open.store(true, Relaxed);
+    pub(super) fn open(&self, pass: Pass) {
+        let _ = self.pass.set(pass);
     }
 
     /// What the road left unread of the request's body.
@@ -258,8 +424,23 @@ impl Stream {
 impl Ticket {
     /// Waits until the road may begin. Whoever opens the stream polls on by itself: nobody is woken.
     pub(super) async fn opened(&self) {
-        let is_open = || self.stream.as_ref().is_none_or(|stream| stream.open.load(Relaxed));
+        let is_open = || self.stream.as_ref().is_none_or(|stream| stream.pass.get().is_some());
         poll_fn(|_| if is_open() { Poll::Ready(()) } else { Poll::Pending }).await;
+    }
+
+    /// The answer begins.
+    pub(super) fn answered(&self) {
+        if let Some((trust, pass)) = self.trust() {
+            trust.answered(pass);
+        }
+    }
+
+    /// What is to be settled with the client's trust, if it is not yet.
+    fn trust(&self) -> Option<(&Trust, Pass)> {
+        let stream = self.stream.as_ref()?;
+        let pass = *stream.pass.get()?;
+        let open = !stream.answered.swap(true, Relaxed);
+        self.pulse.trust().filter(|_| open).map(|trust| (trust, pass))
     }
 
     /// Where the rest of the request's body goes (HTTP/2).
@@ -295,6 +476,9 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.awaits_origin();
+        if let Some((trust, pass)) = self.trust() {
+            trust.taken_back(pass);
+        }
         if !self.complete {
             self.pulse.cancelled.fetch_add(1, Relaxed);
         }
@@ -331,6 +515,25 @@ mod tests {
 
     fn event(pulse: &Pulse) -> Option<Event> {
         pulse.deadline(&limits::Policy::default(), None).and_then(|deadline| deadline.event)
+    }
+
+    fn opened(streams: u64) -> Heard {
+        Heard { streams, ..Heard::default() }
+    }
+
+    #[test]
+    fn large_blocks_are_forgiven_a_few_times_and_always_if_they_are_requests() {
+        let pulse = Pulse::new(clock::now(), true, false);
+        let large = |large| Heard { streams: 20, large, floods: false };
+        pulse.heard(large(SPOILED_LARGE), false);
+        assert!(!pulse.is_judged());
+        let mut fields = HeaderMap::new();
+        pulse.came_with(&fields);
+        pulse.heard(large(SPOILED_LARGE + 1), false);
+        assert!(pulse.is_judged());
+        fields.insert("cookie", "c".repeat(LARGE).parse().unwrap());
+        pulse.came_with(&fields);
+        assert!(!pulse.is_judged());
     }
 
     #[test]
@@ -381,6 +584,46 @@ mod tests {
     }
 
     #[test]
+    fn an_open_header_block_has_a_deadline_whatever_else_is_under_way() {
+        let pulse = Pulse::new(clock::now(), true, false);
+        let ticket = pulse.request();
+        assert_eq!(event(&pulse), None);
+        pulse.heard(opened(2), true);
+        assert_eq!(event(&pulse), Some(Event::HeaderTimeout));
+        let first = pulse.deadline(&limits::Policy::default(), None);
+        std::thread::sleep(Duration::from_millis(5));
+        pulse.heard(opened(2), true);
+        assert_eq!(pulse.deadline(&limits::Policy::default(), None), first, "trickling does not move it");
+        pulse.heard(opened(2), false);
+        assert_eq!(event(&pulse), None);
+        drop(ticket);
+    }
+
+    #[test]
+    fn streams_that_are_no_requests_make_a_flood_and_requests_do_not() {
+        let pulse = Pulse::new(clock::now(), true, false);
+        for _ in 0..500 {
+            pulse.request().complete();
+        }
+        pulse.heard(opened(500 + SPOILED), false);
+        assert!(!pulse.is_judged());
+        pulse.heard(opened(500 + SPOILED + 1), false);
+        assert!(pulse.is_judged());
+    }
+
+    #[test]
+    fn whoever_asks_on_after_the_farewell_floods() {
+        let pulse = Pulse::new(clock::now(), true, false);
+        (0..300).for_each(|_| pulse.request().complete());
+        pulse.heard(opened(100), false);
+        pulse.part();
+        pulse.heard(opened(200), false);
+        assert!(!pulse.is_judged(), "the farewell may have been on its way");
+        pulse.heard(opened(201), false);
+        assert!(pulse.is_judged());
+    }
+
+    #[test]
     fn a_client_that_takes_nothing_has_a_deadline_even_while_busy() {
         let pulse = Pulse::new(clock::now(), false, true);
         let _ticket = pulse.request();
@@ -397,9 +640,9 @@ mod tests {
             drop(pulse.request());
         }
         assert!(pulse.is_fickle());
-        for _ in 0..=CANCELLED {
+        for _ in 0..=CANCELLED / 2 {
             pulse.request().complete();
         }
-        assert!(!pulse.is_fickle(), "half of them were wanted");
+        assert!(!pulse.is_fickle(), "a third of them was wanted");
     }
 }

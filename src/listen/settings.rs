@@ -383,7 +383,7 @@ fn misplaced(place: Option<&Place>, key: &str, hint: &str, complaints: &mut Comp
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use std::sync::Arc;
 
     use toml::de::DeTable;
@@ -392,7 +392,7 @@ pub(super) mod tests {
     use crate::config::complaint::Source;
 
     /// Reads `text` as a file named ravelin.toml and hands its root to `read`.
-    pub(in crate::listen) fn read_with<T>(
+    pub(crate) fn read_with<T>(
         text: &str,
         read: impl FnOnce(&mut Section<'_>, &mut Reading<'_>) -> T,
     ) -> (T, Complaints) {

@@ -17,6 +17,12 @@ pub enum Event {
     FullTotal,
     /// Closed at once: this client has `limits.connections_per_client` open.
     FullClient,
+    /// An idle connection was ended to make room: `limits.connections` were open, or files or memory ran short.
+    MadeRoom,
+    /// Closed before it said anything of use: `limits.handshakes` were opening, and it was the oldest of them.
+    ShedOpening,
+    /// The time for a request head ended early: `limits.slow_heads` were being read, and it was the oldest of them.
+    ShedHead,
     /// The process or the system is out of file descriptors or memory; accepting paused.
     Exhausted,
     /// A client was gone before it was accepted, or the system said no to this one.
@@ -39,6 +45,9 @@ pub enum Event {
     StreamStalled,
     /// A client cancelled too many HTTP/2 requests.
     TooManyCancelled,
+    /// A client sent HTTP/2 frames without end that ask for nothing, requests that are none, or asked on after it
+    /// was told to end.
+    Flood,
     /// The parser found something other than HTTP/1.
     BadHttp1,
     /// The HTTP/2 connection broke a rule or a limit of the protocol.
@@ -49,10 +58,13 @@ pub enum Event {
 
 impl Event {
     /// Every event, in the order of their numbers.
-    pub const ALL: [Event; 17] = [
+    pub const ALL: [Event; 21] = [
         Event::Accepted,
         Event::FullTotal,
         Event::FullClient,
+        Event::MadeRoom,
+        Event::ShedOpening,
+        Event::ShedHead,
         Event::Exhausted,
         Event::AcceptFailed,
         Event::Probe,
@@ -64,6 +76,7 @@ impl Event {
         Event::WriteStalled,
         Event::StreamStalled,
         Event::TooManyCancelled,
+        Event::Flood,
         Event::BadHttp1,
         Event::BadHttp2,
         Event::ClientGone,
@@ -76,6 +89,9 @@ impl Event {
             Event::Accepted => "accepted",
             Event::FullTotal => "full-total",
             Event::FullClient => "full-client",
+            Event::MadeRoom => "made-room",
+            Event::ShedOpening => "shed-opening",
+            Event::ShedHead => "shed-head",
             Event::Exhausted => "exhausted",
             Event::AcceptFailed => "accept-failed",
             Event::Probe => "probe",
@@ -87,6 +103,7 @@ impl Event {
             Event::WriteStalled => "write-stalled",
             Event::StreamStalled => "stream-stalled",
             Event::TooManyCancelled => "too-many-cancelled",
+            Event::Flood => "flood",
             Event::BadHttp1 => "bad-http1",
             Event::BadHttp2 => "bad-http2",
             Event::ClientGone => "client-gone",
@@ -136,6 +153,13 @@ impl Tally {
     /// Counts `event`.
     pub fn event(&self, event: Event) {
         bump(self.events.get(event.index()));
+    }
+
+    /// Counts `event` so many times.
+    pub fn events(&self, event: Event, times: usize) {
+        if let Some(counter) = self.events.get(event.index()) {
+            counter.fetch_add(times as u64, Ordering::Relaxed);
+        }
     }
 
     /// Counts a first word in `protocol`: HTTP where it is not served, or a foreign one.

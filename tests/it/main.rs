@@ -20,6 +20,7 @@ mod dev;
 mod faults;
 mod foreign_protocols;
 mod fuzz_twin;
+mod h2_floods;
 mod h2_semantics;
 mod hardening;
 mod hop_by_hop;

@@ -306,12 +306,9 @@ async fn made_you_reset_ends_with_calm() {
     })
     .await;
     assert!(reason == CALM || reason == Some(1), "{reason:?}");
-    assert!(asked(&house) <= ERROR_RESETS_AND_SOME, "{} reached the road", asked(&house));
+    assert!(asked(&house) <= 10, "{} reached the road", asked(&house));
     house.deserted().await;
 }
-
-/// `ERROR_RESETS` of the driver, and what was under way.
-const ERROR_RESETS_AND_SOME: usize = 80;
 
 #[tokio::test]
 async fn continuation_floods_end_with_calm() {
@@ -363,7 +360,7 @@ async fn volleys_of_resets_end_too() {
     }
     let error = soon(driver).await.unwrap().unwrap_err();
     assert_eq!(error.reason(), Some(h2::Reason::ENHANCE_YOUR_CALM), "{error}");
-    assert!(asked(&house) <= 300, "{} reached the road", asked(&house));
+    assert!(asked(&house) <= 10, "{} reached the road", asked(&house));
     house.deserted().await;
 }
 
@@ -386,7 +383,7 @@ async fn patient_cancelling_ends_the_connection_too() {
     let _ = soon(driver).await;
     house.counted(Event::TooManyCancelled, 1).await;
     let asked = house.peers.lock().unwrap().len();
-    assert!((100..=300).contains(&asked), "{asked} requests");
+    assert!((1..=10).contains(&asked), "{asked} requests");
 }
 
 #[tokio::test]
@@ -411,8 +408,15 @@ async fn a_fickle_client_that_ignores_the_farewell_asks_for_nothing_more() {
     };
     let _ = soon(nag).await;
     let _ = soon(deaf).await;
-    house.counted(Event::TooManyCancelled, 1).await;
-    assert!(asked(&house) <= 300, "{} reached the road", asked(&house));
+    // On a machine that is busy, a reset may catch up with its request, which is another reason to end.
+    let reasons = [Event::TooManyCancelled, Event::Flood, Event::BadHttp2];
+    let ended = async {
+        while reasons.iter().all(|reason| house.tally.count(*reason) == 0) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    soon(ended).await;
+    assert!(asked(&house) <= 10, "{} reached the road", asked(&house));
     house.deserted().await;
 }
 

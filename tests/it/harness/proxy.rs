@@ -246,6 +246,12 @@ impl Ravelin {
         Wire::tls(self.https.number(), host, &certs::authority_pem(), alpn)
     }
 
+    /// A TLS connection on which HTTP/2 was negotiated, and nothing said yet.
+    #[track_caller]
+    pub(crate) fn wire_h2(&self) -> Wire {
+        Wire::tls(self.https.number(), &self.host, &certs::authority_pem(), &[b"h2"])
+    }
+
     /// The host of its first site.
     pub(crate) fn host(&self) -> &str {
         &self.host
@@ -343,6 +349,21 @@ impl Ravelin {
     /// The most resident memory it ever had, in bytes.
     pub(crate) fn resident_peak(&self) -> u64 {
         self.memory("VmHWM:")
+    }
+
+    /// Forgets the peak so far: from now on it counts anew.
+    pub(crate) fn forget_peak(&self) {
+        let _ = std::fs::write(format!("/proc/{}/clear_refs", self.pid()), "5");
+    }
+
+    /// CPU seconds of the process so far, by the scheduler's own nanoseconds (proc(5), schedstat).
+    pub(crate) fn cpu_seconds(&self) -> f64 {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid()));
+        let nanos = |task: std::fs::DirEntry| -> Option<f64> {
+            let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+            text.split(' ').next()?.parse().ok()
+        };
+        tasks.into_iter().flatten().flatten().filter_map(nanos).sum::<f64>() / 1e9
     }
 
     #[track_caller]

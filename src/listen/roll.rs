@@ -1,0 +1,213 @@
+//! Who is asked to go when places are short: every connection, in the order in which they came.
+//!
+//! The oldest goes first, everywhere. Of those that idle it is the one that nobody came back to for longest; of
+//! those that have yet to speak, or are in the middle of a request head, it is the one that has had the most time:
+//! an honest client needs milliseconds, so whoever is oldest is most likely one that holds places on purpose. Were
+//! the newest sent away instead, holding places would lock everybody out.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::pulse::Pulse;
+
+/// As many idle connections are asked to go at once, if a place is short: looking for one takes as long.
+const AT_ONCE: usize = 32;
+
+/// After a look that found nobody, none is taken for this long.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A request head that is being read for longer is a slow one.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// Every connection.
+#[derive(Debug, Default)]
+pub(super) struct Roll {
+    lists: Mutex<Lists>,
+    /// Connections that were asked to go and are still here.
+    leaving: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Lists {
+    next: u64,
+    /// Those that have yet to say what they want, or to shake hands.
+    opening: BTreeMap<u64, Arc<Notify>>,
+    open: BTreeMap<u64, Arc<Pulse>>,
+    /// Until when nobody looks for idle ones.
+    pause: Option<Instant>,
+}
+
+/// A connection's line in the roll.
+#[derive(Debug)]
+pub(super) struct Line {
+    number: u64,
+    call: Arc<Notify>,
+}
+
+impl Roll {
+    /// Writes a new connection in. If more than `most` are opening, the oldest of them is called off; says whether
+    /// one was.
+    pub(super) fn begin(&self, most: usize) -> (Line, bool) {
+        let call = Arc::<Notify>::default();
+        let mut lists = self.lock();
+        let number = lists.next;
+        lists.next += 1;
+        lists.opening.insert(number, Arc::clone(&call));
+        let crowded = lists.opening.len() > most;
+        let oldest = if crowded { lists.opening.pop_first() } else { None };
+        drop(lists);
+        if let Some((_, oldest)) = oldest {
+            oldest.notify_one();
+        }
+        (Line { number, call }, crowded)
+    }
+
+    /// The connection speaks HTTP from now on.
+    pub(super) fn open(&self, line: &Line, pulse: &Arc<Pulse>) {
+        let mut lists = self.lock();
+        lists.opening.remove(&line.number);
+        lists.open.insert(line.number, Arc::clone(pulse));
+    }
+
+    /// The connection is gone.
+    pub(super) fn strike(&self, line: &Line) {
+        let mut lists = self.lock();
+        lists.opening.remove(&line.number);
+        let pulse = lists.open.remove(&line.number);
+        drop(lists);
+        if pulse.is_some_and(|pulse| pulse.is_dismissed()) {
+            self.leaving.fetch_sub(1, Relaxed);
+        }
+    }
+
+    /// Connections that were asked to go and are still here.
+    pub(super) fn leaving(&self) -> usize {
+        self.leaving.load(Relaxed)
+    }
+
+    /// Asks a few of those to go that have been idle for longest; says how many.
+    pub(super) fn make_room(&self, now: Instant) -> usize {
+        if self.lock().pause.is_some_and(|until| now < until) {
+            return 0;
+        }
+        let count = self.dismiss_idle(AT_ONCE);
+        if count == 0 {
+            self.lock().pause = Some(now + PAUSE);
+        }
+        count
+    }
+
+    /// Asks up to `most` of those to go that have been idle for longest; says how many.
+    pub(super) fn dismiss_idle(&self, most: usize) -> usize {
+        let idle = |pulse: &Arc<Pulse>| pulse.idle_since().map(|since| (since, Arc::clone(pulse)));
+        let mut idle: Vec<_> = self.lock().open.values().filter_map(idle).collect();
+        idle.sort_unstable_by_key(|(since, _)| *since);
+        idle.truncate(most);
+        // Counted first: its connection may be gone before the next line.
+        self.leaving.fetch_add(idle.len(), Relaxed);
+        let stays = idle.iter().filter(|(_, pulse)| !pulse.dismiss()).count();
+        self.leaving.fetch_sub(stays, Relaxed);
+        idle.len() - stays
+    }
+
+    /// Ends the time of the oldest slow request heads, so that no more than `most` are left; says how many.
+    pub(super) fn hurry(&self, most: usize, now: Instant) -> usize {
+        let slow = |pulse: &Arc<Pulse>| {
+            let since =
+                pulse.reads_head_since().filter(|since| now.saturating_duration_since(*since) > SLOW)?;
+            Some((since, Arc::clone(pulse)))
+        };
+        let mut slow: Vec<_> = self.lock().open.values().filter_map(slow).collect();
+        let too_many = slow.len().saturating_sub(most);
+        slow.sort_unstable_by_key(|(since, _)| *since);
+        slow.iter().take(too_many).for_each(|(_, pulse)| pulse.hurry());
+        too_many
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lists> {
+        self.lists.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Line {
+    /// Waits until this connection is called off while it opens.
+    pub(super) async fn called_off(&self) {
+        self.call.notified().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+
+    fn open(roll: &Roll, start: Instant) -> (Line, Arc<Pulse>) {
+        let pulse = Pulse::new(start, false, false);
+        let (line, _) = roll.begin(100);
+        roll.open(&line, &pulse);
+        (line, pulse)
+    }
+
+    #[tokio::test]
+    async fn the_oldest_that_has_yet_to_speak_is_called_off() {
+        let roll = Roll::default();
+        let (spoken, _) = roll.begin(2);
+        roll.open(&spoken, &Pulse::new(clock::now(), false, false));
+        let (first, crowded) = roll.begin(2);
+        let (second, _) = roll.begin(2);
+        assert!(!crowded, "who speaks does not count");
+        let (_third, crowded) = roll.begin(2);
+        assert!(crowded);
+        first.called_off().await;
+        let waits = tokio::time::timeout(Duration::from_millis(20), second.called_off()).await;
+        assert!(waits.is_err(), "one for one");
+        roll.strike(&first);
+        roll.strike(&second);
+        assert!(!roll.begin(2).1);
+    }
+
+    #[test]
+    fn who_is_idle_for_longest_goes_first_and_who_is_busy_stays() {
+        let (roll, now) = (Roll::default(), clock::now());
+        let age = |seconds| now.checked_sub(Duration::from_secs(seconds)).unwrap();
+        let (_, busy) = open(&roll, age(900));
+        let ticket = busy.request();
+        let (_, reading) = open(&roll, age(800));
+        reading.read();
+        let (_, young) = open(&roll, age(1));
+        let (line, old) = open(&roll, age(60));
+        assert_eq!(roll.dismiss_idle(1), 1);
+        assert!(old.is_dismissed() && !young.is_dismissed());
+        assert_eq!(roll.leaving(), 1);
+        assert_eq!(roll.dismiss_idle(9), 1, "once each");
+        assert!(young.is_dismissed() && !busy.is_dismissed() && !reading.is_dismissed());
+        roll.strike(&line);
+        assert_eq!(roll.leaving(), 1);
+        assert_eq!(roll.make_room(now), 0);
+        drop(ticket);
+        assert_eq!(roll.make_room(now), 0, "not looked for at once again");
+        assert_eq!(roll.make_room(now + PAUSE), 1);
+    }
+
+    #[test]
+    fn the_oldest_slow_heads_have_no_more_time() {
+        let (roll, now) = (Roll::default(), clock::now());
+        let reading: Vec<_> = (0..3)
+            .map(|_| {
+                let (line, pulse) = open(&roll, now);
+                pulse.read();
+                (line, pulse)
+            })
+            .collect();
+        let _idle = open(&roll, now);
+        assert_eq!(roll.hurry(0, now), 0, "none is slow yet");
+        let later = now + SLOW * 2;
+        assert_eq!(roll.hurry(3, later), 0);
+        assert_eq!(roll.hurry(2, later), 1);
+        assert_eq!(reading.iter().filter(|(_, pulse)| pulse.is_hurried()).count(), 1);
+    }
+}
