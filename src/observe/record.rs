@@ -178,7 +178,8 @@ impl Record {
             area: "",
             status: None,
             head_after: None,
-            fault: head.fault(),
+            // A limit is no doubt about the meaning.
+            fault: head.fault().filter(|fault| !fault.is_limit()),
             refused: None,
             detail: Span::NONE,
             would_block: Vec::new(),
