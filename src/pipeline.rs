@@ -310,12 +310,16 @@ impl Errand<'_, '_> {
         };
         let written = rewrite::head(&head, &onward)?;
         let limit = if rules.modes.size == Mode::Enforce { rules.size.body_size } else { u64::MAX };
-        let meter = Meter::new(generation.pace, limit);
+        let body = if upload.is_end() {
+            Body::empty()
+        } else {
+            Body::client(upload, Meter::new(generation.pace, limit), record.receiving())
+        };
         Ok(Call {
             method: head.method().clone(),
             head: written,
             framing,
-            body: Body::client(upload, meter, record.receiving()),
+            body,
             websocket,
             first_byte: rules.first_byte,
             many_streams: head.version() == Version::HTTP_2,

@@ -20,7 +20,7 @@ pub struct Request {
 #[derive(Debug)]
 pub enum Held {
     /// Our own decoder's (HTTP/1): the bytes that were received.
-    Received(Box<RequestHead>),
+    Received(RequestHead),
     /// hyper's (HTTP/2), and what is wrong with it all the same.
     Parsed(Box<request::Parts>, Option<Fault>),
 }

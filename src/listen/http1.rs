@@ -237,7 +237,7 @@ where
             }
             if line.is_end() { Upload::nothing() } else { Upload::http1(self.wire.clone()) }
         };
-        let request = Request { head: Held::Received(Box::new(head)), upload };
+        let request = Request { head: Held::Received(head), upload };
         State::Answering(Box::pin((self.service)(request)), exchange)
     }
 
