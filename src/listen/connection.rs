@@ -16,7 +16,7 @@ use super::first_bytes::{self, Protocol, Verdict};
 use super::metered::Metered;
 use super::pulse::Pulse;
 use super::tally::Event;
-use super::wire::Stream;
+use super::wire::{Stream, Wire};
 use super::{farewell, http1, http2, socket};
 use crate::client::{Peer, TlsFacts};
 use crate::clock;
@@ -77,7 +77,7 @@ where
             secure(&door, terms, guest, bytes.freeze(), deadline).await;
         }
         (Ok(Opening::Speaks(Protocol::Http1, bytes)), false) => {
-            plain(&door, terms, guest, bytes.freeze()).await;
+            plain(&door, terms, guest, bytes.freeze());
         }
         (Ok(Opening::Speaks(Protocol::Http1, bytes)), true) => {
             door.tally.foreign(Protocol::Http1);
@@ -124,9 +124,7 @@ where
     let Guest { tcp, addr, local, place, .. } = guest;
     let mut drain = door.drain.clone();
     let shaken = tokio::select! {
-        // Boxed, and the two below: the future of a connection is as large as the largest thing it ever does, and
-        // most of its life it does nothing.
-        shaken = timeout_at(deadline, Box::pin(tls::accept(tcp, config, first))) => shaken,
+        shaken = timeout_at(deadline, tls::accept(tcp, config, first)) => shaken,
         () = drain.reached(Phase::Killed) => return,
         () = place.seat.called_off() => return,
     };
@@ -156,15 +154,18 @@ where
     place.seat.open(&pulse);
     let io = Metered::new(stream, Arc::clone(&pulse), place);
     if is_http2 {
-        let call = |request| (door.serve)(Arc::clone(&peer), request);
-        Box::pin(http2::serve(io, &pulse, &terms.limits, &door.drain, &door.tally, call)).await;
+        let door = Arc::clone(door);
+        tokio::spawn(async move {
+            let call = |request| (door.serve)(Arc::clone(&peer), request);
+            http2::serve(io, &pulse, &terms.limits, &door.drain, &door.tally, call).await;
+        });
     } else {
-        Box::pin(converse(door, &terms, &peer, io, &pulse)).await;
+        converse(Arc::clone(door), terms, peer, io, pulse);
     }
 }
 
 /// HTTP/1 where it is wanted.
-async fn plain<S, F>(door: &Arc<Door<S>>, terms: Arc<Terms>, guest: Guest, first: Bytes)
+fn plain<S, F>(door: &Arc<Door<S>>, terms: Arc<Terms>, guest: Guest, first: Bytes)
 where
     S: Fn(Arc<Peer>, Request) -> F + Send + Sync + 'static,
     F: Future<Output = Reply> + Send + 'static,
@@ -174,22 +175,27 @@ where
     let pulse = Pulse::new(guest.accepted, false, true);
     guest.place.seat.open(&pulse);
     let io = Metered::new(Plain::new(guest.tcp, first), Arc::clone(&pulse), guest.place);
-    Box::pin(converse(door, &terms, &peer, io, &pulse)).await;
+    converse(Arc::clone(door), terms, peer, io, pulse);
 }
 
-async fn converse<S, F, T>(
-    door: &Door<S>,
-    terms: &Terms,
-    peer: &Arc<Peer>,
+/// Begins the conversation in a task of its own: the one that sniffed and shook hands is ten times as large, and a
+/// connection is idle for most of its life.
+fn converse<S, F, T>(
+    door: Arc<Door<S>>,
+    terms: Arc<Terms>,
+    peer: Arc<Peer>,
     io: Metered<T, Place>,
-    pulse: &Arc<Pulse>,
+    pulse: Arc<Pulse>,
 ) where
-    S: Fn(Arc<Peer>, Request) -> F,
-    F: Future<Output = Reply>,
+    S: Fn(Arc<Peer>, Request) -> F + Send + Sync + 'static,
+    F: Future<Output = Reply> + Send + 'static,
     Metered<T, Place>: Stream,
 {
-    let call = |request| (door.serve)(Arc::clone(peer), request);
-    http1::serve(io, pulse, &terms.limits, &door.drain, |event| door.tally.event(event), call).await;
+    let wire = Wire::new(io);
+    tokio::spawn(async move {
+        let call = |request| (door.serve)(Arc::clone(&peer), request);
+        http1::serve(wire, &pulse, &terms.limits, &door.drain, |event| door.tally.event(event), call).await;
+    });
 }
 
 /// Plain HTTP on the TLS port: a page that names the https URL.

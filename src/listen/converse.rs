@@ -47,20 +47,20 @@ pub(super) async fn drive<C: Conversation>(
     drain: &DrainWatch,
     on_event: impl Fn(Event),
 ) -> Outcome<C::Error> {
-    let (mut for_closing, mut for_killed) = (drain.clone(), drain.clone());
-    let mut closing = pin!(for_closing.reached(Phase::Closing));
-    let mut killed = pin!(for_killed.reached(Phase::Killed));
+    let mut phase = pin!(reached(drain.clone(), Phase::Closing));
     let mut alarm = Alarm { sleep: pin!(sleep(limits.header_read)) };
     let mut is_closing = false;
     let mut parting: Option<Instant> = None;
     poll_fn(|cx| {
         loop {
-            if !is_closing && closing.as_mut().poll(cx).is_ready() {
+            if phase.as_mut().poll(cx).is_ready() {
+                if is_closing {
+                    return Poll::Ready(Outcome::Killed);
+                }
                 is_closing = true;
                 pulse.closing();
-            }
-            if is_closing && killed.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Outcome::Killed);
+                phase.set(reached(drain.clone(), Phase::Killed));
+                continue;
             }
             if is_due(pulse, limits, parting) {
                 if pulse.is_fickle() {
@@ -96,6 +96,11 @@ pub(super) async fn drive<C: Conversation>(
         }
     })
     .await
+}
+
+/// One future for one phase after the other: a connection waits for each most of its life.
+async fn reached(mut drain: DrainWatch, phase: Phase) {
+    drain.reached(phase).await;
 }
 
 /// Whether it is time to tell the client to part, and no request is lost by it.

@@ -46,40 +46,39 @@ const LAST_CHUNK: &[u8] = b"\r\n0\r\n\r\n";
 /// The room for a response head: TYPO3's pages stay below.
 const HEAD_ROOM: usize = 1024;
 
-/// Serves `io` until the connection ends. Says what ended it, if that is worth a count.
-pub(super) async fn serve<T, S, F>(
-    io: T,
-    pulse: &Arc<Pulse>,
-    limits: &limits::Policy,
-    drain: &DrainWatch,
-    on_event: impl Fn(Event) + Copy,
+/// Serves `wire` until the connection ends. Says what ended it, if that is worth a count.
+pub(super) fn serve<'c, T, S, E, F>(
+    wire: Arc<Wire<T>>,
+    pulse: &'c Arc<Pulse>,
+    limits: &'c limits::Policy,
+    drain: &'c DrainWatch,
+    on_event: E,
     service: S,
-) where
+) -> impl Future<Output = ()> + use<'c, T, S, E, F>
+where
     T: Stream,
     S: Fn(Request) -> F,
+    E: Fn(Event) + Copy,
     F: Future<Output = Reply>,
 {
-    let mut connection = Connection {
-        wire: Wire::new(io),
-        service,
-        on_event,
-        pulse,
-        limits,
-        decoder: Decoder::default(),
-        state: State::Reading,
-        is_last: false,
-    };
-    loop {
-        match drive(&mut connection, pulse, limits, drain, on_event).await {
-            Outcome::Done(Ok(())) | Outcome::Killed | Outcome::Expired(None) => return,
-            Outcome::Done(Err(error)) => {
-                tracing::debug!(%error, "HTTP/1 connection ended with an error");
-                return on_event(Event::ClientGone);
-            }
-            Outcome::Expired(Some(event)) => {
-                on_event(event);
-                if event != Event::HeaderTimeout || !connection.give_up() {
-                    return;
+    let decoder = Decoder::default();
+    let state = State::Reading;
+    let mut connection =
+        Connection { wire, service, on_event, pulse, limits, decoder, state, is_last: false };
+    // Not an async function, which would hold the connection twice.
+    async move {
+        loop {
+            match drive(&mut connection, pulse, limits, drain, on_event).await {
+                Outcome::Done(Ok(())) | Outcome::Killed | Outcome::Expired(None) => return,
+                Outcome::Done(Err(error)) => {
+                    tracing::debug!(%error, "HTTP/1 connection ended with an error");
+                    return on_event(Event::ClientGone);
+                }
+                Outcome::Expired(Some(event)) => {
+                    on_event(event);
+                    if event != Event::HeaderTimeout || !connection.give_up() {
+                        return;
+                    }
                 }
             }
         }
