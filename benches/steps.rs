@@ -202,7 +202,7 @@ fn many_rules() -> Outcome {
         ("all add a line", "= \"1\""),
     ] {
         for count in [10, 1_000] {
-            let rules: String = (0..count).map(|i| format!("X-Rule-{i} {rule}\n")).collect();
+            let rules = (0..count).map(|i| format!("X-Rule-{i} {rule}")).collect::<Vec<_>>().join("\n");
             let raw = layer("rules.toml", &format!("[headers]\n{rules}"))?;
             let policy = raw.compile(&mut Complaints::default());
             let answer = page()?;

@@ -180,6 +180,7 @@ impl Route {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
     use std::path::PathBuf;
 
     use proptest::prelude::*;
@@ -193,8 +194,8 @@ mod tests {
                         upstream = \"http://127.0.0.1:1\"\npreset = \"none\"\n"
             .to_owned();
         for (path, name) in paths {
-            text += &format!("[[site.path]]\npath = \"{path}\"\n");
-            text += &name.as_ref().map_or(String::new(), |name| format!("name = \"{name}\"\n"));
+            let name = name.as_ref().map_or(String::new(), |name| format!("name = \"{name}\"\n"));
+            writeln!(text, "[[site.path]]\npath = \"{path}\"\n{name}").unwrap();
         }
         let loaded = load_text("test", text, PathBuf::new());
         let generation = loaded.generation.unwrap_or_else(|| panic!("{}", loaded.complaints));

@@ -266,6 +266,7 @@ impl super::section::FromText for Level {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
     use std::path::PathBuf;
 
     use super::super::load_text;
@@ -277,7 +278,7 @@ mod tests {
     fn load(sites: &[&str]) -> Generation {
         let mut text = "[[listen]]\nurl = \"http://127.0.0.1:0\"\n".to_owned();
         for (index, site) in sites.iter().enumerate() {
-            text += &format!("[[site]]\nhosts = [\"s{index}.example.org\"]\n{PLAIN}{site}\n");
+            writeln!(text, "[[site]]\nhosts = [\"s{index}.example.org\"]\n{PLAIN}{site}").unwrap();
         }
         let loaded = load_text("test.toml", text, PathBuf::new());
         loaded.generation.unwrap_or_else(|| panic!("{}", loaded.complaints))

@@ -175,13 +175,13 @@ impl<'a> Pass<'a> {
             let value = match self.plan(entry) {
                 Plan::Set(value) => Some(value),
                 Plan::Fill(value) => Some(value).filter(|_| self.may_fill(entry)),
-                Plan::Later => match alone(entry) {
-                    Some(value) => Some(value),
-                    None => {
+                Plan::Later => {
+                    let alone = alone(entry);
+                    if alone.is_none() {
                         self.together(entry, fields);
-                        continue;
                     }
-                },
+                    alone
+                }
                 Plan::Keep | Plan::Drop => None,
             };
             if let Some(value) = value {

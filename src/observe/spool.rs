@@ -227,14 +227,11 @@ impl Writer {
                     due = due.or_else(|| Some(clock::now() + self.gather));
                     continue;
                 }
-                Next::Order(Order::Full) => {
-                    self.collect();
-                }
                 Next::Due if self.rests() => {
                     due = None;
                     continue;
                 }
-                Next::Due => {
+                Next::Order(Order::Full) | Next::Due => {
                     self.collect();
                 }
                 Next::Order(Order::Flush(done)) => {

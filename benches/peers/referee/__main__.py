@@ -11,34 +11,46 @@ import sys
 import tempfile
 import time
 
+import grow
+import reach
 import table
 from check import NotTheJob, ask
-from peers import ALL, DEFAULT, HEADERS, Job, Ravelin
-from processes import CPUS, LOAD_CPU, PROXY_CPU, Quota, end, raise_limit
+from peers import ALL, DEFAULT, HEADERS, RIVALS, Job, Ravelin
+from processes import CPUS, FREE, LOAD_CPU, PROXY_CPU, Group, Quota, end, raise_limit
 from works import WORKS, Backend, Bench, idle, listening, start_up
 
-EVERYTHING = ["a", "b", "c", "d", "d+", "e", "f", "lat", "g", "h"]
+USUAL = ["a", "b", "c", "d", "d+", "e", "f", "lat", "g", "h"]
+EVERYTHING = [*USUAL, "grow"]
 
 
 def options():
     parser = argparse.ArgumentParser(prog="benches/peers/run", description=__doc__)
     parser.add_argument("-n", "--rounds", type=int, help="interleaved rounds (default 3; 1 with --quick)")
     parser.add_argument("--seconds", type=float, help="length of a window (default 5; 2 with --quick)")
-    parser.add_argument("--only", help=f"kinds of work, of {','.join(EVERYTHING)} (default all)")
-    parser.add_argument("--peers", help=f"of {','.join(ALL)} (default {','.join(DEFAULT)})")
+    parser.add_argument("--only", help=f"kinds of work, of {','.join(EVERYTHING)} (default all but grow)")
+    parser.add_argument("--peers", help=f"of {','.join(ALL)} (default {','.join(DEFAULT)}; if they are here, h2o in b and "
+                                        "pingora in d too)")
+    parser.add_argument("--grow", help=f"cells of grow, of {','.join(grow.CELLS)} (default all)")
+    parser.add_argument("--other", default="", help="another build of Ravelin for the peer `other`")
     parser.add_argument("--base", default="nginx", help="the peer that ratios are to (default nginx)")
     parser.add_argument("--idle", help="numbers of idle connections for g (default 2000,5000; 1000 with --quick)")
     parser.add_argument("--quick", action="store_true", help="one short round: does it work, roughly where are we")
     parser.add_argument("--no-quota", action="store_true", help="never put the proxy under a CPU quota")
+    parser.add_argument("--first", action="store_true", help="take the CPUs before everybody else: for machines that are "
+                                                             "shared (cgroup weight; be short)")
+    parser.add_argument("--ports", type=int, default=20443, help="the first port to try (two runs at once need two)")
     parser.add_argument("--keep", action="store_true", help="keep configurations and logs")
-    for hidden in ("--load", "--out", "--ravelin", "--caddy", "--envoy"):
+    for hidden in ("--load", "--out", "--ravelin", "--caddy", "--envoy", "--pingora"):
         parser.add_argument(hidden, default="", help=argparse.SUPPRESS)
     given = parser.parse_args()
     given.rounds = given.rounds or (1 if given.quick else 3)
     given.seconds = given.seconds or (2.0 if given.quick else 5.0)
     given.idle = [int(n) for n in (given.idle or ("1000" if given.quick else "2000,5000")).split(",")]
-    given.only = chosen(parser, given.only, EVERYTHING, EVERYTHING)
+    given.only = chosen(parser, given.only, EVERYTHING, USUAL)
+    given.rivals = {} if given.peers else RIVALS
     given.peers = chosen(parser, given.peers, ALL, DEFAULT)
+    given.peers += sorted({name for key in given.only for name in given.rivals.get(key, [])} - set(given.peers))
+    given.grow = chosen(parser, given.grow, grow.CELLS, grow.CELLS)
     return given
 
 
@@ -50,10 +62,10 @@ def chosen(parser, text, known, default):
     return names
 
 
-def free_ports(count):
+def free_ports(count, begin):
     """Ports below the ephemeral range, so that no outgoing connection takes them."""
     ports = []
-    for port in range(20443, 32000):
+    for port in range(begin, 32000):
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
@@ -127,14 +139,17 @@ def main():
         given.idle = sorted({min(level, most) for level in given.idle})
     os.makedirs(given.out, exist_ok=True)
     scratch = tempfile.TemporaryDirectory(prefix="referee-", dir=given.out)
-    programs = {name: getattr(given, name) for name in ("ravelin", "caddy", "envoy")}
-    backend_port, *ports = free_ports(1 + len(given.peers))
+    programs = {name: getattr(given, name) for name in ("ravelin", "caddy", "envoy", "pingora", "other")}
+    backend_port, *ports = free_ports(1 + len(given.peers), given.ports)
     job = Job(scratch.name, backend_port, programs)
     os.chmod(scratch.name, 0o755)
     peers, missing = present(given, job, ports)
     for name in missing:
         say(f"{name} is not here: left out")
-    quota, why_not = (None, "switched off") if given.no_quota else Quota.make()
+    quota, why_not = (None, "switched off") if given.no_quota else Quota.make("quota", given.first)
+    if given.first:
+        group, _ = Group.make("free", True)
+        FREE[:] = table.FIRST[:] = [group] if group else []
     backend = Backend(given.load, backend_port)
     bench = Bench(given.load, backend, quota, given.seconds)
     begin, results = time.monotonic(), {}
@@ -144,10 +159,12 @@ def main():
         print(facts, flush=True)
         for key in given.only:
             print("\n" + measure(key, bench, peers, given, results), flush=True)
+        if given.only != ["grow"] and "ravelin" in peers:
+            print("\n" + reach.table(results, given.idle), flush=True)
     finally:
         end(backend.process)
-        if quota:
-            quota.remove()
+        for group in filter(None, [quota, *FREE]):
+            group.remove()
         if given.keep:
             say(f"kept: {scratch.name}")
             scratch._finalizer.detach()
@@ -156,6 +173,12 @@ def main():
 
 
 def measure(key, bench, peers, given, results):
+    rivals = {name for names in given.rivals.values() for name in names}
+    peers = {name: peer for name, peer in peers.items() if name not in rivals or name in given.rivals.get(key, [])}
+    if key == "grow":
+        port = free_ports(1, given.ports + 50)[0]
+        results["grow"] = grow.run(bench, peers["ravelin"], port, given.grow, given.rounds, say) if "ravelin" in peers else {}
+        return grow.table(results["grow"])
     if key == "g":
         results["g"] = {name: idle(bench, peer, given.idle) for name, peer in peers.items()}
         return table.memory_table(results["g"], given.idle)
@@ -177,7 +200,7 @@ def about(given, peers, missing, job, origin, quota, why_not):
         f"- {versions}" + (f"; not here: {', '.join(missing)}" if missing else ""),
         f"- proxy on CPU {PROXY_CPU}, generator and backend on CPU {LOAD_CPU}"
         + ("" if PROXY_CPU != LOAD_CPU else " (one CPU only: the figures are worth little)"),
-        f"- CPU quota of the proxy: {limit}",
+        f"- CPU quota of the proxy: {limit}" + ("; all that is measured comes before everything else here" if FREE else ""),
         f"- {given.rounds} interleaved round(s), windows of {given.seconds:g} s; CPU is the process tree's own; lower is better",
         f"- access log: JSON, one line per request, to a file, for every peer; {len(job.headers)} security headers, {origin}",
     ]

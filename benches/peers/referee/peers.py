@@ -96,6 +96,8 @@ class Peer:
 class Ravelin(Peer):
     name = program = "ravelin"
     file = "ravelin.toml"
+    # What `grow` puts before the site that is asked, and into it.
+    before, inside = "", ""
     # The grammar has no deny list yet: the prefix is refused by a path rule that leaves it no useful method.
     denied = {403, 404, 405}
 
@@ -121,7 +123,7 @@ workers = 1
 [shutdown]
 drain_delay = "0 s"
 grace = "1 s"
-
+{self.before}
 [[site]]
 hosts = ["{HOST}"]
 upstream = "http://127.0.0.1:{self.job.backend}"
@@ -134,7 +136,13 @@ idle_per_worker = 512
 [[site.path]]
 path = "/deny"
 methods = ["OPTIONS"]
+{self.inside}
 """
+
+
+class Other(Ravelin):
+    name = "other"
+    notes = "another build of Ravelin, in the same rounds"
 
 
 class Nginx(Peer):
@@ -500,5 +508,26 @@ hosts:
 """
 
 
-ALL = {peer.name: peer for peer in (Ravelin, Nginx, Haproxy, Caddy, Envoy, Apache, H2o)}
+class Pingora(Peer):
+    name = program = "pingora"
+    file = "job.json"
+    notes = "a small program on the framework (peers/pingora), BoringSSL, mimalloc; log lines buffered (64 KiB, 1 s)"
+
+    def command(self):
+        return [self.path, f"{self.home}/{self.file}"]
+
+    def version(self):
+        with open(f"{os.path.dirname(__file__)}/../pingora/Cargo.lock") as lock:
+            found = re.search(r'name = "pingora"\nversion = "([^"]+)"', lock.read())
+        return found.group(1) if found else "?"
+
+    def configuration(self):
+        return json.dumps({
+            "port": self.port, "origin": self.job.backend, "chain": self.job.chain, "key": self.job.key,
+            "log": self.log, "headers": self.job.headers})
+
+
+ALL = {peer.name: peer for peer in (Ravelin, Nginx, Haproxy, Caddy, Envoy, Apache, H2o, Pingora, Other)}
 DEFAULT = ["ravelin", "nginx", "haproxy", "caddy", "envoy"]
+# Who else runs by default, if it is here: the ones that a goal of that kind of work names.
+RIVALS = {"b": ["h2o"], "d": ["pingora"], "d+": ["pingora"]}

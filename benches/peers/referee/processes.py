@@ -17,6 +17,9 @@ libc = ctypes.CDLL(None)
 libc.prctl(PR_SET_CHILD_SUBREAPER, 1)  # what a peer leaves behind becomes ours to end
 
 
+FREE = []  # the group of everything that runs without a quota, if it is to come first
+
+
 def raise_limit():
     """As many open files as this user may have: thousands of idle connections need them."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -31,8 +34,8 @@ def start(command, cpu, quota=None, **options):
     def settle():
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         os.sched_setaffinity(0, {cpu})
-        if quota:
-            quota.enter()
+        for group in [quota] if quota else FREE:
+            group.enter()
 
     options.setdefault("stdin", subprocess.DEVNULL)
     return subprocess.Popen(command, preexec_fn=settle, **options)
@@ -153,42 +156,37 @@ def memory(root):
     return {"pss": pss, "rss": rss}
 
 
-class Quota:
-    """Half of the CPU for the proxy, so that every proxy is the bottleneck: one that waits for the
-    generator loses its batching and looks worse than it is. A cgroup of our own, version 1 or 2."""
-
-    PERIOD_US, QUOTA_US = 20_000, 10_000
+class Group:
+    """A cpu cgroup of our own, version 1 or 2."""
 
     def __init__(self, path, version):
         self.path, self.version = path, version
 
     @classmethod
-    def make(cls):
-        """The cgroup, or None and the reason why not."""
+    def make(cls, name, first):
+        """The cgroup, or None and the reason why not. With `first` its weight is the highest there is."""
         reason = "no writable cpu cgroup"
         for base, version in (("/sys/fs/cgroup/cpu", 1), ("/sys/fs/cgroup/cpu,cpuacct", 1), ("/sys/fs/cgroup", 2)):
             if version == 2 and "cpu" not in read(f"{base}/cgroup.subtree_control").split():
                 continue
             if not os.path.isdir(base):
                 continue
-            path = f"{base}/ravelin-referee-{os.getpid()}"
+            path = f"{base}/ravelin-referee-{name}-{os.getpid()}"
             try:
                 os.mkdir(path)
-                quota = cls(path, version)
-                quota.set_limit()
-                return quota, None
+                group = cls(path, version)
+                group.limit()
+                if first:
+                    group.write(*(("cpu.shares", 262144) if version == 1 else ("cpu.weight", 10000)))
+                return group, None
             except OSError as error:
                 reason = f"{base}: {error.strerror}"
                 if os.path.isdir(path):
                     os.rmdir(path)
         return None, reason
 
-    def set_limit(self):
-        if self.version == 1:
-            self.write("cpu.cfs_period_us", self.PERIOD_US)
-            self.write("cpu.cfs_quota_us", self.QUOTA_US)
-        else:
-            self.write("cpu.max", f"{self.QUOTA_US} {self.PERIOD_US}")
+    def limit(self):
+        """No limit."""
 
     def write(self, name, value):
         with open(f"{self.path}/{name}", "w") as file:
@@ -196,7 +194,11 @@ class Quota:
 
     def enter(self):
         """Moves the calling process in (its children follow)."""
-        self.write("cgroup.procs", os.getpid())
+        self.take(os.getpid())
+
+    def take(self, pid):
+        """Moves a running process in."""
+        self.write("cgroup.procs", pid)
 
     def remove(self):
         for _ in range(20):
@@ -204,3 +206,17 @@ class Quota:
                 return os.rmdir(self.path)
             except OSError:
                 time.sleep(0.1)
+
+
+class Quota(Group):
+    """Half of the CPU for the proxy, so that every proxy is the bottleneck: one that waits for the
+    generator loses its batching and looks worse than it is."""
+
+    PERIOD_US, QUOTA_US = 20_000, 10_000
+
+    def limit(self):
+        if self.version == 1:
+            self.write("cpu.cfs_period_us", self.PERIOD_US)
+            self.write("cpu.cfs_quota_us", self.QUOTA_US)
+        else:
+            self.write("cpu.max", f"{self.QUOTA_US} {self.PERIOD_US}")

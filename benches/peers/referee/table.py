@@ -27,7 +27,7 @@ def best_other(cells, value="price"):
     medians = {}
     for name, row in cells.items():
         numbers = [cell[value] for cell in good(row) if cell.get(value)]
-        if numbers and name != "ravelin":
+        if numbers and name not in ("ravelin", "other"):
             medians[name] = median(numbers)
     return min(medians, key=medians.get) if medians else None
 
@@ -61,8 +61,14 @@ def steady(work, cells, base):
     return "\n".join([f"### ({work.key}) {work.title}", "", *lines, "", *disturbed(cells), *notes])
 
 
+# Set if everything that is measured comes before everybody else: then others have what is left over.
+FIRST = []
+
+
 def disturbed(cells):
     """A warning, if somebody else was busy on the proxy's CPU."""
+    if FIRST:
+        return ["Others had only what was left of the CPU (`--first`): they cost caches and wake-ups, not turns."]
     worst = max((cell["foreign"] for cells_of in cells.values() for cell in good(cells_of)), default=0.0)
     return [f"**Not a quiet machine: others took up to {worst:.0%} of the proxy's CPU. Repeat this.**"] if worst > 0.1 else []
 
