@@ -112,19 +112,25 @@ impl Decoder {
 }
 
 impl ResponseHead {
-    /// Adds one field to where it belongs.
-    fn take(&mut self, name: HeaderName, value: HeaderValue) -> Result<(), FramingFault> {
-        match name.as_str() {
-            "content-length" => {
-                self.declared.add_length(value.as_bytes())?;
-                self.fields.push((name, value));
+    /// Adds one field to where it belongs. What is for this connection only is understood and left out
+    /// before a name is made of it: a name that is no registered constant would be copied.
+    fn take(&mut self, name: &str, value: Bytes) -> Result<(), HeadFault> {
+        let is = |known: &str| name.eq_ignore_ascii_case(known);
+        match name.len() {
+            17 if is("transfer-encoding") => self.declared.add_encoding(&value)?,
+            10 if is("connection") => self.options.read(&value),
+            10 if is("keep-alive") => self.keep_alive.read(&value),
+            16 if is("proxy-connection") => {}
+            7 if is("trailer") => {}
+            2 if is("te") => {}
+            7 if is("upgrade") => self.upgrade = Some(checked(value)?),
+            _ => {
+                let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| HeadFault::BadName)?;
+                if name == CONTENT_LENGTH {
+                    self.declared.add_length(&value)?;
+                }
+                self.fields.push((name, checked(value)?));
             }
-            "transfer-encoding" => self.declared.add_encoding(value.as_bytes())?,
-            "connection" => self.options.read(value.as_bytes()),
-            "keep-alive" => self.keep_alive.read(value.as_bytes()),
-            "upgrade" => self.upgrade = Some(value),
-            "proxy-connection" | "te" | "trailer" => {}
-            _ => self.fields.push((name, value)),
         }
         Ok(())
     }
@@ -135,6 +141,12 @@ impl ResponseHead {
         if !named.is_empty() {
             self.fields.retain(|(name, _)| *name == CONTENT_LENGTH || !named.contains(name));
         }
+    }
+}
+
+impl From<FramingFault> for HeadFault {
+    fn from(fault: FramingFault) -> Self {
+        Self::Framing(fault)
     }
 }
 
@@ -180,14 +192,15 @@ fn parse(head: &Bytes) -> Result<ResponseHead, HeadFault> {
         upgrade: None,
     };
     for line in parsed.headers.iter() {
-        let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| HeadFault::BadName)?;
-        let value = head.slice_ref(line.value.trim_ascii());
-        let value = HeaderValue::from_maybe_shared(value).map_err(|_| HeadFault::BadValue)?;
-        answer.take(name, value).map_err(HeadFault::Framing)?;
+        answer.take(line.name, head.slice_ref(line.value.trim_ascii()))?;
     }
-    answer.declared.check(answer.version).map_err(HeadFault::Framing)?;
+    answer.declared.check(answer.version)?;
     answer.drop_named();
     Ok(answer)
+}
+
+fn checked(value: Bytes) -> Result<HeaderValue, HeadFault> {
+    HeaderValue::from_maybe_shared(value).map_err(|_| HeadFault::BadValue)
 }
 
 /// Codes outside 100 to 599 are invalid (RFC 9110 section 15).

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -11,6 +11,7 @@ use super::balance::Seat;
 use super::stream::Stream;
 use super::timer::Timer;
 use super::upload::{Upload, UploadFault};
+use crate::body::Body;
 use crate::clock;
 use crate::http1::chunked::{self, ChunkFault, Piece};
 use crate::http1::framing::Framing;
@@ -63,9 +64,9 @@ impl Flow {
     }
 
     /// Gives the connection back, if nothing is left on it that could be taken for the next answer.
-    fn finish(self, surplus: bool) {
+    fn finish(self, surplus: bool, now: Instant) {
         if !surplus && self.upload.is_sent() {
-            self.seat.give_back(self.stream, clock::now(), self.keep);
+            self.seat.give_back(self.stream, now, self.keep);
         }
     }
 
@@ -95,21 +96,41 @@ impl Flow {
     }
 }
 
+/// The body that follows a head: `buffer` holds what of it came with the head. A fault in there, before
+/// any data, is one while the head can still be withheld.
+///
+/// Most answers are here as a whole; then the connection goes back to the pool now.
+pub(super) fn open(
+    framing: Framing,
+    buffer: Bytes,
+    flow: Flow,
+    piece: usize,
+    now: Instant,
+) -> Result<Body, ChunkFault> {
+    let coding = match framing {
+        Framing::Empty => return Ok(whole(0, buffer, flow, now)),
+        Framing::Length(length) => match usize::try_from(length) {
+            Ok(length) if length <= buffer.len() => return Ok(whole(length, buffer, flow, now)),
+            _ => Coding::Length(length),
+        },
+        Framing::Chunked => Coding::Chunked(chunked::Decoder::default()),
+        Framing::UntilClose => Coding::UntilClose,
+    };
+    OriginBody::new(coding, buffer, flow, piece).map(Body::origin)
+}
+
+/// A body that is all in the first `length` bytes of `buffer`.
+fn whole(length: usize, mut buffer: Bytes, flow: Flow, now: Instant) -> Body {
+    flow.finish(buffer.len() > length, now);
+    buffer.truncate(length);
+    if buffer.is_empty() { Body::empty() } else { Body::full(buffer) }
+}
+
 impl OriginBody {
-    /// The body that follows a head: `buffer` holds what of it came with the head. A fault in there,
-    /// before any data, is one while the head can still be withheld.
-    pub(super) fn new(framing: Framing, buffer: Bytes, flow: Flow, piece: usize) -> Result<Self, ChunkFault> {
-        let coding = match framing {
-            Framing::Empty | Framing::Length(0) => Coding::Done,
-            Framing::Length(left) => Coding::Length(left),
-            Framing::Chunked => Coding::Chunked(chunked::Decoder::default()),
-            Framing::UntilClose => Coding::UntilClose,
-        };
-        let bulk = matches!(framing, Framing::Length(length) if length > 4 * LITTLE as u64);
+    /// The body that goes on after `buffer`.
+    fn new(coding: Coding, buffer: Bytes, flow: Flow, piece: usize) -> Result<Self, ChunkFault> {
+        let bulk = matches!(coding, Coding::Length(length) if length > 4 * LITTLE as u64);
         let mut body = Self { coding, buffer, next: None, flow: Some(Box::new(flow)), bulk, piece };
-        if matches!(body.coding, Coding::Done) {
-            body.end();
-        }
         body.fill()?;
         Ok(body)
     }
@@ -192,7 +213,7 @@ impl OriginBody {
     fn end(&mut self) {
         self.coding = Coding::Done;
         if let Some(flow) = self.flow.take() {
-            flow.finish(!self.buffer.is_empty());
+            flow.finish(!self.buffer.is_empty(), clock::now());
         }
         self.buffer = Bytes::new();
     }

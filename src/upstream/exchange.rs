@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::io;
 use std::mem;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use http::StatusCode;
@@ -54,6 +54,7 @@ pub(super) struct Exchange<'a> {
     pub(super) buffer: BytesMut,
     decoder: Decoder,
     timer: Timer,
+    begun: bool,
     interim: u32,
     heard: bool,
     /// Why the origin takes no more of the request.
@@ -61,16 +62,17 @@ pub(super) struct Exchange<'a> {
 }
 
 impl<'a> Exchange<'a> {
-    /// An exchange that has not begun.
+    /// An exchange that begins now.
     #[must_use]
-    pub(super) fn new(stream: &'a mut Stream, upload: &'a mut Upload, expect: Expect) -> Self {
+    pub(super) fn new(stream: &'a mut Stream, upload: &'a mut Upload, expect: Expect, now: Instant) -> Self {
         Self {
-            timer: Timer::after(expect.first_byte),
+            timer: Timer::at(now + expect.first_byte),
             expect,
             stream,
             upload,
             buffer: BytesMut::new(),
             decoder: Decoder::default(),
+            begun: false,
             interim: 0,
             heard: false,
             cut: None,
@@ -102,9 +104,11 @@ impl<'a> Exchange<'a> {
             Poll::Ready(Err(UploadFault::Origin(error))) => self.cut = Some(error),
             Poll::Ready(Err(UploadFault::Client(error))) => return Err(error),
         }
-        if self.upload.sent() != before {
+        // What goes out at once counts from the beginning, which is now.
+        if self.upload.sent() != before && self.begun {
             self.timer.push(self.expect.first_byte);
         }
+        self.begun = true;
         Ok(())
     }
 

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use http::header::{CONNECTION, CONTENT_LENGTH, UPGRADE};
@@ -12,7 +12,7 @@ use http::{HeaderValue, Method, StatusCode};
 
 use super::balance::{Member, Seat, Tried, choose};
 use super::block::{LARGE, SMALL};
-use super::body::{Flow, OriginBody};
+use super::body::{self, Flow};
 use super::connect::connect;
 use super::error::{Blame, Facts, Kind, Retry, UpstreamError};
 use super::exchange::{Exchange, Expect};
@@ -129,7 +129,7 @@ impl Upstream {
                 head_max: self.limits.response_head,
                 upgrade: call.websocket,
             },
-            upload: Upload::new(call.head.freeze(), call.body, call.framing),
+            upload: Upload::new(call.head, call.body, call.framing),
             to_head: call.method == Method::HEAD,
             thorough: !repeatable,
             // Measured: 100 streams with closed windows held 23 MB with large pieces.
@@ -140,13 +140,14 @@ impl Upstream {
         let mut fresh = false;
         let mut last = UpstreamError::new(Kind::Down, "every member failed lately and is left alone");
         loop {
-            let Some((index, seat)) = self.seat(worker, tried) else {
+            let start = clock::now();
+            let Some((index, seat)) = self.seat(worker, tried, start) else {
                 return Err(UpstreamError { facts, ..last });
             };
             facts.member = Some(Arc::clone(&seat.member.name));
             facts.attempts += 1;
-            let stream = match self.stream(&seat, &order, fresh, &mut facts).await {
-                Ok(stream) => stream,
+            let (stream, start) = match self.stream(&seat, &order, fresh, start, &mut facts).await {
+                Ok(found) => found,
                 // No other member could be reached either.
                 Err(error) if error.kind == Kind::Exhausted => return Err(UpstreamError { facts, ..error }),
                 Err(error) => {
@@ -155,7 +156,7 @@ impl Upstream {
                     continue;
                 }
             };
-            match self.ask(seat, stream, order, facts.clone()).await {
+            match self.ask(seat, stream, order, start, facts.clone()).await {
                 Ok(answer) => return Ok(answer),
                 Err((error, rest)) => {
                     let again = match error.retry {
@@ -190,24 +191,24 @@ impl Upstream {
         self.members.first().unwrap()
     }
 
-    fn seat(&self, worker: usize, tried: Tried) -> Option<(usize, Seat)> {
+    fn seat(&self, worker: usize, tried: Tried, now: Instant) -> Option<(usize, Seat)> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let index = choose(&self.members, tried, turn, clock::now())?;
+        let index = choose(&self.members, tried, turn, now)?;
         Some((index, Seat::take(self.members.get(index)?, worker)))
     }
 
-    /// A kept connection, or else a new one.
+    /// A kept connection, or else a new one; and what time it is then.
     async fn stream(
         &self,
         seat: &Seat,
         order: &Order,
         fresh: bool,
+        start: Instant,
         facts: &mut Facts,
-    ) -> Result<Stream, UpstreamError> {
-        let start = clock::now();
+    ) -> Result<(Stream, Instant), UpstreamError> {
         if !fresh && let Some(kept) = seat.idle(start, order.thorough) {
             facts.reused = true;
-            return Ok(kept);
+            return Ok((kept, start));
         }
         facts.reused = false;
         // Boxed: connecting is rare, and its state would be the largest part of every request's.
@@ -217,7 +218,7 @@ impl Upstream {
             Ok(stream) => {
                 seat.member.health.succeeded();
                 facts.connect = Some(now - start);
-                Ok(stream)
+                Ok((stream, now))
             }
             Err(error) => {
                 if error.kind.blame() == Blame::Origin && seat.member.health.failed(now) {
@@ -234,17 +235,18 @@ impl Upstream {
         seat: Seat,
         mut stream: Stream,
         mut order: Order,
+        start: Instant,
         mut facts: Facts,
     ) -> Result<Answer, (UpstreamError, Option<Order>)> {
-        let start = clock::now();
-        let mut exchange = Exchange::new(&mut stream, &mut order.upload, order.expect);
+        let mut exchange = Exchange::new(&mut stream, &mut order.upload, order.expect, start);
         let result = exchange.head().await;
         let buffer = std::mem::take(&mut exchange.buffer);
         facts.sent = order.upload.sent();
         match result {
             Ok(head) => {
-                facts.first_byte = Some(clock::now() - start);
-                self.answer(seat, stream, order, head, buffer, facts).map_err(|error| (error, None))
+                let now = clock::now();
+                facts.first_byte = Some(now - start);
+                self.answer(seat, stream, order, (head, buffer), now, facts).map_err(|error| (error, None))
             }
             Err(error) => Err((UpstreamError { facts, ..error }, Some(order))),
         }
@@ -255,8 +257,8 @@ impl Upstream {
         seat: Seat,
         stream: Stream,
         order: Order,
-        head: ResponseHead,
-        buffer: BytesMut,
+        (head, buffer): (ResponseHead, BytesMut),
+        now: Instant,
         facts: Facts,
     ) -> Result<Answer, UpstreamError> {
         let keep = self.keep(&head);
@@ -270,8 +272,8 @@ impl Upstream {
         let keep = if framing == Framing::UntilClose { Duration::ZERO } else { keep };
         let idle = self.limits.body_idle.max(order.expect.first_byte);
         let flow = Flow::new(stream, order.upload, seat, keep, idle);
-        match OriginBody::new(framing, buffer.freeze(), flow, order.piece) {
-            Ok(body) => Ok(Answer { reply: reply(head, Body::origin(body)), tunnel: None, facts }),
+        match body::open(framing, buffer.freeze(), flow, order.piece, now) {
+            Ok(body) => Ok(Answer { reply: reply(head, body), tunnel: None, facts }),
             Err(fault) => {
                 let detail = format!("the body, before any data: {fault}");
                 Err(UpstreamError { facts, ..UpstreamError::new(Kind::Protocol, detail) })

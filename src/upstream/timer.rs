@@ -21,7 +21,13 @@ impl Timer {
     /// Due in `wait` from now.
     #[must_use]
     pub(super) fn after(wait: Duration) -> Self {
-        Self { due: clock::now() + wait, sleep: None }
+        Self::at(clock::now() + wait)
+    }
+
+    /// Due then.
+    #[must_use]
+    pub(super) fn at(due: Instant) -> Self {
+        Self { due, sleep: None }
     }
 
     /// Due in `wait` from now, and not before.

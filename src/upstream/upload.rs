@@ -17,10 +17,10 @@ use crate::http1::framing::RequestFraming;
 /// A request on its way out. At most one piece of the body is held at a time.
 #[derive(Debug)]
 pub(super) struct Upload {
-    /// The whole head, for a second sending.
-    head: Bytes,
-    /// What is left of the head.
-    rest: Bytes,
+    /// The whole head, kept for a second sending.
+    head: BytesMut,
+    /// How much of it went out.
+    written: usize,
     /// Chunk framing.
     frame: BytesMut,
     data: Bytes,
@@ -58,15 +58,14 @@ pub(super) enum UploadFault {
 impl Upload {
     /// A request with this head and body.
     #[must_use]
-    pub(super) fn new(head: Bytes, body: Body, framing: RequestFraming) -> Self {
+    pub(super) fn new(head: BytesMut, body: Body, framing: RequestFraming) -> Self {
         let (body, coding) = match framing {
             RequestFraming::None => (None, Coding::Length { left: 0 }),
             RequestFraming::Length(left) => ((left > 0).then_some(body), Coding::Length { left }),
             RequestFraming::Chunked => (Some(body), Coding::Chunked { first: true }),
         };
-        let rest = head.clone();
         let (frame, data) = (BytesMut::new(), Bytes::new());
-        Self { head, rest, frame, data, body, coding, state: State::Sending, sent: 0 }
+        Self { head, written: 0, frame, data, body, coding, state: State::Sending, sent: 0 }
     }
 
     /// Bytes that went out.
@@ -101,7 +100,7 @@ impl Upload {
             if !bodyless || self.body.is_some() {
                 return false;
             }
-            self.rest = self.head.clone();
+            self.written = 0;
             self.sent = 0;
         }
         self.state = State::Sending;
@@ -116,7 +115,7 @@ impl Upload {
     ) -> Poll<Result<(), UploadFault>> {
         loop {
             let waiting = self.frame.is_empty() && self.data.is_empty() && self.refill(cx)?.is_pending();
-            if self.rest.is_empty() && self.frame.is_empty() && self.data.is_empty() {
+            if self.rest().is_empty() && self.frame.is_empty() && self.data.is_empty() {
                 ready!(self.flush(cx, stream))?;
                 self.state = if waiting { State::AwaitingClient } else { State::Sent };
                 return if waiting { Poll::Pending } else { Poll::Ready(Ok(())) };
@@ -175,10 +174,10 @@ impl Upload {
 
     /// One write of everything at hand.
     fn write(&mut self, cx: &mut Context<'_>, stream: &mut Stream) -> Poll<Result<(), UploadFault>> {
-        let parts = [IoSlice::new(&self.rest), IoSlice::new(&self.frame), IoSlice::new(&self.data)];
+        let parts = [IoSlice::new(self.rest()), IoSlice::new(&self.frame), IoSlice::new(&self.data)];
         let wrote = if self.frame.is_empty() && self.data.is_empty() {
             // Most requests are a head alone, and a plain send costs the kernel less than a gathered one.
-            ready!(Pin::new(stream).poll_write(cx, &self.rest))
+            ready!(Pin::new(stream).poll_write(cx, self.rest()))
         } else {
             ready!(Pin::new(stream).poll_write_vectored(cx, &parts))
         };
@@ -188,8 +187,9 @@ impl Upload {
             Err(error) => return Poll::Ready(Err(self.broken(error))),
         };
         self.sent += wrote as u64;
-        let left = take(&mut self.rest, wrote);
-        let left = take(&mut self.frame, left);
+        let of_head = wrote.min(self.rest().len());
+        self.written += of_head;
+        let left = take(&mut self.frame, wrote - of_head);
         take(&mut self.data, left);
         Poll::Ready(Ok(()))
     }
@@ -202,6 +202,11 @@ impl Upload {
     fn broken(&mut self, error: io::Error) -> UploadFault {
         self.state = State::Broken;
         UploadFault::Origin(error)
+    }
+
+    /// What is left of the head.
+    fn rest(&self) -> &[u8] {
+        self.head.get(self.written..).unwrap_or_default()
     }
 
     fn head_len(&self) -> u64 {
