@@ -105,9 +105,11 @@ async fn a_large_rest_of_a_refused_upload_is_reset_without_blame() {
     let (mut client, _driver) = client(&house).await;
     let mut upload = refused(&mut client).await;
     upload.send_data(Bytes::from(vec![b'u'; 200 * 1024]), false).unwrap();
+    let early = futures_util::future::poll_fn(|cx| upload.poll_reset(cx));
+    assert!(timeout(Duration::from_millis(300), early).await.is_err(), "it has time to see its answer");
+    assert_eq!(soon(fetch(&mut client, "/next")).await.unwrap(), b"hi /next");
     let reset = soon(futures_util::future::poll_fn(|cx| upload.poll_reset(cx))).await.unwrap();
     assert_eq!(reset, h2::Reason::NO_ERROR);
-    assert_eq!(soon(fetch(&mut client, "/next")).await.unwrap(), b"hi /next");
 }
 
 #[tokio::test]
