@@ -177,12 +177,18 @@ fn hardening() -> Outcome {
     };
     for (level, policy) in [("safe", preset(false)?), ("strict", preset(true)?)] {
         for (name, answer) in [("page", page()?), ("page with cookies and debug headers", noisy_page()?)] {
-            let prepare = || vec![answer.clone(); PREPARED.into()];
-            time_prepared(&format!("harden: {level}, {name}"), prepare, |fields| {
+            let prepare = || (0..PREPARED).map(|_| received(&answer)).collect();
+            time_prepared(&format!("harden: {level}, {name}"), prepare, |fields: &mut Fields| {
                 harden::apply(&policy, &facts, fields).conflicts.len()
             });
         }
     }
+    let mut answer = page()?;
+    harden::apply(&preset(false)?, &facts, &mut answer);
+    let prepare = || vec![answer.clone(); PREPARED.into()];
+    time_prepared("fields: the map of a hardened page, for HTTP/2", prepare, |fields: &mut Fields| {
+        std::mem::take(fields).into_map()
+    });
     Ok(())
 }
 
@@ -213,6 +219,13 @@ fn many_rules() -> Outcome {
         }
     }
     Ok(())
+}
+
+/// The fields with the room that the decoder of answers leaves.
+fn received(answer: &Fields) -> Fields {
+    let mut fields = Fields::with_capacity(answer.len() + 8);
+    answer.iter().for_each(|(name, value)| fields.push(name.clone(), value.clone()));
+    fields
 }
 
 fn preset(strict: bool) -> Result<harden::Policy, Box<dyn Error>> {
