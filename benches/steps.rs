@@ -1,6 +1,7 @@
 //! What each step of the road costs, in nanoseconds: medians over batches, nothing asserted.
 //!
-//! Inputs are what a TYPO3 site sees: an ordinary page view by an ordinary browser.
+//! Inputs are what a TYPO3 site sees: an ordinary page view by an ordinary browser. With a word behind `--`
+//! only rows whose name holds it are run: `cargo bench --bench steps -- harden`.
 
 use std::error::Error;
 use std::hint::black_box;
@@ -32,8 +33,9 @@ use toml::de::DeTable;
 const BATCH: Duration = Duration::from_millis(2);
 /// So many batches, of which the median is printed.
 const BATCHES: usize = 41;
-/// How many prepared inputs a batch of a step that changes its input works through.
-const PREPARED: u16 = 512;
+/// How many prepared inputs a batch of a step that changes its input works through. So few that their log lines
+/// stay below what the writer's thread is woken for.
+const PREPARED: u16 = 64;
 
 type Outcome = Result<(), Box<dyn Error>>;
 
@@ -333,8 +335,17 @@ fn record(seen: &Seen, site: SiteId, parts: &Parts) {
     record.complete();
 }
 
+/// Whether a row was asked for: by a word on the command line, or because there is none.
+fn is_wanted(name: &str) -> bool {
+    let mut words = std::env::args().skip(1).filter(|word| !word.starts_with('-')).peekable();
+    words.peek().is_none() || words.any(|word| name.contains(&word))
+}
+
 /// Times a step that leaves its input as it is.
 fn time<R>(name: &str, mut step: impl FnMut() -> R) {
+    if !is_wanted(name) {
+        return;
+    }
     let mut calls = 16_u32;
     while batch(calls, &mut step) < BATCH && calls < 1 << 24 {
         calls *= 2;
@@ -355,6 +366,9 @@ fn batch<R>(calls: u32, step: &mut impl FnMut() -> R) -> Duration {
 
 /// Times a step that changes its input; making the inputs is not counted.
 fn time_prepared<T, R>(name: &str, mut prepare: impl FnMut() -> Vec<T>, mut step: impl FnMut(&mut T) -> R) {
+    if !is_wanted(name) {
+        return;
+    }
     let mut once = || {
         let mut inputs = prepare();
         let begin = clock::now();
