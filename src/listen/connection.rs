@@ -83,7 +83,9 @@ where
             door.tally.foreign(Protocol::Http1);
             Box::pin(https_needed(&door, &terms, guest, bytes, deadline)).await;
         }
-        (Ok(Opening::Speaks(protocol, _)), tls) => Box::pin(refuse(&door, &terms, guest, protocol, tls)).await,
+        (Ok(Opening::Speaks(protocol, _)), tls) => {
+            Box::pin(refuse(&door, &terms, guest, protocol, tls)).await
+        }
     }
 }
 
