@@ -146,6 +146,8 @@ struct Sending {
     tail: &'static [u8],
     body: Option<Body>,
     coding: Coding,
+    /// Why the body ended before its end, once it did.
+    broken: Option<io::Error>,
     keep: bool,
     ticket: Ticket,
 }
@@ -311,7 +313,8 @@ where
             ticket.complete();
         }
         let body = (!empty).then_some(body);
-        State::Sending(Sending { frame, data: Bytes::new(), tail: &[], body, coding, keep, ticket })
+        let (data, tail, broken) = (Bytes::new(), &[][..], None);
+        State::Sending(Sending { frame, data, tail, body, coding, broken, keep, ticket })
     }
 
     /// Whether this answer is to be the last.
@@ -397,26 +400,34 @@ impl Sending {
     fn poll<T: Stream>(&mut self, cx: &mut Context<'_>, wire: &Wire<T>) -> Poll<io::Result<()>> {
         loop {
             let next = match &mut self.body {
-                Some(body) if self.data.is_empty() => Some(Pin::new(body).poll_frame(cx)),
+                // A piece is asked for when the one before it is out, with all that belongs to it.
+                Some(body) if self.data.is_empty() && self.tail.is_empty() => {
+                    Some(Pin::new(body).poll_frame(cx))
+                }
                 _ => None,
             };
-            let broken = match next {
-                None => None,
+            let staged = match next {
+                None => Ok(()),
                 Some(Poll::Pending) => {
                     ready!(self.poll_write(cx, wire))?;
                     ready!(wire.line().poll_flush(cx))?;
                     return Poll::Pending;
                 }
-                Some(Poll::Ready(Some(Ok(frame)))) => self.stage(frame.into_data().unwrap_or_default()).err(),
-                Some(Poll::Ready(None)) => self.end().err(),
+                Some(Poll::Ready(Some(Ok(frame)))) => self.stage(frame.into_data().unwrap_or_default()),
+                Some(Poll::Ready(None)) => self.end(),
                 Some(Poll::Ready(Some(Err(error)))) => {
                     self.ticket.complete();
-                    Some(io::Error::other(error))
+                    Err(io::Error::other(error))
                 }
             };
+            if let Err(error) = staged {
+                // Asked again, it might say that it has ended.
+                self.body = None;
+                self.broken = Some(error);
+            }
             // What came before the break is the client's to see; the missing end tells it the rest.
             ready!(self.poll_write(cx, wire))?;
-            if let Some(error) = broken {
+            if let Some(error) = self.broken.take() {
                 let _ = wire.line().poll_flush(cx);
                 return Poll::Ready(Err(error));
             }

@@ -1,8 +1,17 @@
 //! HTTP/1.1 through the door.
 
+use std::io::{self, IoSlice};
 use std::num::NonZeroU64;
+use std::pin::Pin;
+use std::task::Context;
 
+use bytes::{Bytes, BytesMut};
+use hyper::rt;
+
+use super::super::http1::serve;
+use super::super::pulse::Pulse;
 use super::*;
+use crate::tls::ReadInto;
 
 #[tokio::test]
 async fn a_connection_is_kept_and_requests_may_be_pipelined() {
@@ -260,4 +269,109 @@ async fn a_head_beyond_every_limit_is_refused() {
     let answer = house.exchange(&head).await;
     assert!(answer.starts_with(b"HTTP/1.1 431 "), "{:?}", String::from_utf8_lossy(&answer));
     house.counted(Event::BadHttp1, 1).await;
+}
+
+/// A client that has sent `input`, and takes what it is sent in pieces of these sizes, over and over; at a 0 it
+/// takes nothing for a moment.
+struct Sipping {
+    input: Bytes,
+    sizes: Vec<usize>,
+    turn: usize,
+    taken: Arc<Mutex<Vec<u8>>>,
+}
+
+impl ReadInto for Sipping {
+    fn poll_read_into(&mut self, _: &mut Context<'_>, into: &mut BytesMut) -> Poll<io::Result<usize>> {
+        let input = std::mem::take(&mut self.input);
+        into.extend_from_slice(&input);
+        if input.is_empty() { Poll::Pending } else { Poll::Ready(Ok(input.len())) }
+    }
+}
+
+impl rt::Read for Sipping {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        _: rt::ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+impl rt::Write for Sipping {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let size = self.sizes[self.turn % self.sizes.len()].min(data.len());
+        self.turn += 1;
+        if size == 0 {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.taken.lock().unwrap().extend_from_slice(&data[..size]);
+        Poll::Ready(Ok(size))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let all: Vec<u8> = pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
+        self.poll_write(cx, &all)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// What a client that sends `input` gets when it takes pieces of these sizes.
+async fn sipped<F: Future<Output = Reply>>(
+    input: &'static str,
+    sizes: &[usize],
+    drain: &Drain,
+    road: impl Fn(Request) -> F,
+) -> String {
+    let taken = Arc::<Mutex<Vec<u8>>>::default();
+    let client = Sipping { input: input.into(), sizes: sizes.to_vec(), turn: 0, taken: Arc::clone(&taken) };
+    let pulse = Pulse::new(clock::now(), false, false);
+    serve(client, &pulse, &quick(), &drain.watch(), |_| (), road).await;
+    let taken = taken.lock().unwrap().clone();
+    String::from_utf8(taken).unwrap()
+}
+
+const LAST: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+
+/// An answer of these pieces, whose length nobody knows.
+fn in_pieces(pieces: &[Result<&'static str, ()>]) -> Reply {
+    let mut pieces = pieces.to_vec().into_iter();
+    let body = Body::scripted(move |_| {
+        let piece = pieces.next();
+        Poll::Ready(piece.map(|piece| {
+            piece.map(Bytes::from).map_err(|()| BodyError::Origin(io::ErrorKind::UnexpectedEof.into()))
+        }))
+    });
+    Reply::new(StatusCode::OK, body)
+}
+
+#[tokio::test]
+async fn chunks_stay_whole_wherever_a_client_stops_taking_them() {
+    for sizes in [&[1, 0][..], &[2, 0], &[3, 0], &[5, 1, 0], &[7, 0], &[1000, 0]] {
+        let answer = sipped(LAST, sizes, &Drain::new(), async |_| in_pieces(&[Ok("hello"), Ok("again")])).await;
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert_eq!(body, "5\r\nhello\r\n5\r\nagain\r\n0\r\n\r\n", "{sizes:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_broke_off_has_no_end_however_slowly_its_beginning_is_taken() {
+    for sizes in [&[1, 0][..], &[3, 0], &[1000, 0]] {
+        let answer = sipped(LAST, sizes, &Drain::new(), async |_| in_pieces(&[Err(())])).await;
+        assert!(answer.ends_with("\r\n\r\n") && !answer.contains("0\r\n\r\n"), "{sizes:?}: {answer}");
+        let answer = sipped(LAST, sizes, &Drain::new(), async |_| in_pieces(&[Ok("hello"), Err(())])).await;
+        assert!(answer.ends_with("5\r\nhello\r\n"), "{sizes:?}: {answer}");
+    }
 }
