@@ -350,7 +350,8 @@ where
         let mut line = wire.line();
         loop {
             if line.is_end() {
-                // The next request may be here already; its time begins now.
+                // What was read was no head. The next request may be here already; its time begins now.
+                self.pulse.settled();
                 if !line.input.is_empty() {
                     self.pulse.read();
                 }

@@ -162,6 +162,13 @@ impl Pulse {
         }
     }
 
+    /// What was read since the last answer belonged to the body before it (HTTP/1).
+    pub(super) fn settled(&self) {
+        if self.head.swap(false, Relaxed) {
+            self.since.set(self.start);
+        }
+    }
+
     /// The socket took bytes, or everything.
     pub(super) fn flowing(&self) {
         self.blocked.clear();

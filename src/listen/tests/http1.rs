@@ -375,3 +375,19 @@ async fn a_body_that_broke_off_has_no_end_however_slowly_its_beginning_is_taken(
         assert!(answer.ends_with("5\r\nhello\r\n"), "{sizes:?}: {answer}");
     }
 }
+
+#[tokio::test]
+async fn a_body_read_after_the_answer_is_not_the_beginning_of_a_request() {
+    let house = House::plain(quick());
+    let mut client = house.connect().await;
+    client.write_all(b"POST /1 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n").await.unwrap();
+    until(&mut client, "hi /1").await;
+    client.write_all(b"hello").await.unwrap();
+    // Longer than the header time of 200 ms, shorter than the keep-alive of 600 ms.
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    client.write_all(b"GET /2 HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let answer = until(&mut client, "hi /2").await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert_eq!(rest(&mut client).await, b"", "an idle end says nothing");
+    house.counted(Event::HeaderTimeout, 0).await;
+}
