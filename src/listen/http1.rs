@@ -210,10 +210,14 @@ where
                     }
                 }
             }
-            if self.is_last && line.input.is_empty() {
-                return Poll::Ready(Ok(State::Closing));
-            }
-            match ready!(line.poll_more(cx)) {
+            let polled = match line.poll_more(cx) {
+                // Only now: a request that has arrived is answered, although nobody has read it yet.
+                Poll::Pending if self.is_last && line.input.is_empty() => {
+                    return Poll::Ready(Ok(State::Closing));
+                }
+                polled => ready!(polled),
+            };
+            match polled {
                 Ok(0) if line.input.is_empty() => return Poll::Ready(Ok(State::Closing)),
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
                 Ok(_) => {}

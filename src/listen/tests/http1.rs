@@ -391,3 +391,12 @@ async fn a_body_read_after_the_answer_is_not_the_beginning_of_a_request() {
     assert_eq!(rest(&mut client).await, b"", "an idle end says nothing");
     house.counted(Event::HeaderTimeout, 0).await;
 }
+
+#[tokio::test]
+async fn a_request_that_has_arrived_is_answered_although_the_server_closes() {
+    let drain = Drain::new();
+    drain.advance(Phase::Closing);
+    let input = "GET /late HTTP/1.1\r\nHost: a\r\n\r\n";
+    let answer = sipped(input, &[1000], &drain, road).await;
+    assert!(answer.contains("connection: close") && answer.ends_with("hi /late"), "{answer}");
+}
