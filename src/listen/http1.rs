@@ -297,6 +297,7 @@ where
         let Exchange { mut ticket, version, to_head, keep } = exchange;
         let Reply { status, fields, body, close, tunnel } = reply;
         let coding = coding(status, version, to_head, &body);
+        let interim = self.wire.line().answer();
         let keep = keep && !close && coding != Coding::UntilClose && !self.must_part() && self.may_read_on();
         let connection = match (status, version, keep) {
             (StatusCode::SWITCHING_PROTOCOLS, ..) => AnswerConnection::Upgrade,
@@ -305,6 +306,7 @@ where
             _ => AnswerConnection::Unsaid,
         };
         let mut frame = BytesMut::with_capacity(HEAD_ROOM);
+        frame.extend_from_slice(&interim);
         let date = date::of(clock::wall());
         let framing = coding.announced(to_head, status, &fields);
         AnswerHead { status, framing, connection, date: Some(&date) }.write(fields.iter(), &mut frame);

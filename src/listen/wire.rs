@@ -36,6 +36,8 @@ pub(super) struct Line<T> {
     awaits_continue: bool,
     /// What is left of a `100 Continue` on its way out.
     interim: Bytes,
+    /// Whether the answer has begun: from then on nothing is said in between.
+    answers: bool,
 }
 
 /// How far the body of the request under way has come.
@@ -54,6 +56,7 @@ impl<T> Wire<T> {
             coding: Coding::End,
             awaits_continue: false,
             interim: Bytes::new(),
+            answers: false,
         })))
     }
 
@@ -72,6 +75,19 @@ impl<T> Line<T> {
             RequestFraming::Chunked => Coding::Chunked(chunked::Decoder::default()),
         };
         self.awaits_continue = awaits_continue && !self.is_end();
+        self.answers = false;
+    }
+
+    /// The answer begins. What is left of a `100 Continue` goes before it; one of which nothing is out yet is not
+    /// said any more, so the client waits on.
+    pub(super) fn answer(&mut self) -> Bytes {
+        self.answers = true;
+        let left = std::mem::take(&mut self.interim);
+        if left.len() < answer::CONTINUE.len() {
+            return left;
+        }
+        self.awaits_continue = true;
+        Bytes::new()
     }
 
     /// Whether the body under way has been read to its end.
@@ -130,6 +146,9 @@ impl<T: Stream> Line<T> {
 
     /// Asks for the body, if the client waits for that.
     fn poll_continue(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.answers {
+            return Poll::Ready(Ok(()));
+        }
         if std::mem::take(&mut self.awaits_continue) && self.input.is_empty() {
             self.interim = Bytes::from_static(answer::CONTINUE);
         }

@@ -400,3 +400,29 @@ async fn a_request_that_has_arrived_is_answered_although_the_server_closes() {
     let answer = sipped(input, &[1000], &drain, road).await;
     assert!(answer.contains("connection: close") && answer.ends_with("hi /late"), "{answer}");
 }
+
+#[tokio::test]
+async fn an_answer_never_begins_in_the_middle_of_a_continue() {
+    let input = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+    let early = async |request: Request| {
+        let mut upload = request.upload;
+        poll_fn(|cx| Poll::Ready(upload.poll_piece(cx).is_pending())).await;
+        let mut asked = false;
+        let body = Body::scripted(move |cx| {
+            assert!(upload.poll_piece(cx).is_pending());
+            let first = !std::mem::replace(&mut asked, true);
+            Poll::Ready(first.then(|| Ok(Bytes::from_static(b"no"))))
+        });
+        Reply { close: true, ..Reply::new(StatusCode::OK, body) }
+    };
+    for (sizes, continued) in [(&[10, 0, 1000][..], true), (&[0, 1000], false)] {
+        let answer = sipped(input, sizes, &Drain::new(), early).await;
+        let answer = if continued {
+            answer.strip_prefix("HTTP/1.1 100 Continue\r\n\r\n").expect("a whole one")
+        } else {
+            &answer
+        };
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{sizes:?}: {answer}");
+        assert!(answer.ends_with("\r\n\r\n2\r\nno\r\n0\r\n\r\n"), "{sizes:?}: {answer}");
+    }
+}
