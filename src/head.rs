@@ -93,6 +93,12 @@ impl<'a> Head<'a> {
         }
     }
 
+    /// Whether its connection has refused it for that already.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        matches!(self.0, Source::Received(head) if head.is_refused())
+    }
+
     /// The first value of `name`.
     #[must_use]
     pub fn get(&self, name: &HeaderName) -> Option<&'a [u8]> {

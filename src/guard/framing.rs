@@ -112,7 +112,7 @@ fn within(name: &str, written: &Placed<u64>, most: u64, complaints: &mut Complai
 /// was settled by its decoder, whose verdict comes with the head.
 pub fn check(policy: &Policy, head: &Head<'_>) -> Result<(), Refusal> {
     if let Some(fault) = head.fault() {
-        graded(policy.desync, fault)?;
+        graded(policy.desync, fault, head.is_refused())?;
     }
     method(head.method())?;
     version(head.version())?;
@@ -127,9 +127,10 @@ pub fn check(policy: &Policy, head: &Head<'_>) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// What the decoder has found, unless it is taken in this mode.
-fn graded(mode: Mode, fault: Fault) -> Result<(), Refusal> {
-    if mode.accepts(fault.class()) {
+/// What the decoder has found, unless it is taken in this mode. What the decoder has refused stays refused: its mode
+/// is that of the connection, which may be older than this one, and it has left the body alone.
+fn graded(mode: Mode, fault: Fault, is_refused: bool) -> Result<(), Refusal> {
+    if !is_refused && mode.accepts(fault.class()) {
         return Ok(());
     }
     let reason = match fault {
@@ -249,6 +250,7 @@ fn bad(detail: String) -> Refusal {
 mod tests {
     use super::*;
     use crate::guard::testing;
+    use crate::http1::request::{Decoder, Limits};
 
     fn verdict(method: &str, version: Version, fields: &[(&str, &str)]) -> Option<Reason> {
         let parts = testing::head(method, "/", version, fields);
@@ -261,6 +263,18 @@ mod tests {
 
     fn h2(fields: &[(&str, &str)]) -> Option<Reason> {
         verdict("POST", Version::HTTP_2, fields)
+    }
+
+    #[test]
+    fn what_the_decoder_has_refused_stays_refused_in_every_mode() {
+        let mut bytes =
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nhi".into();
+        let limits = Limits { request_line: 99, fields: 9, fields_size: 999 };
+        let broken = Decoder::default().decode(&mut bytes, &limits, Mode::Strictest).unwrap_err();
+        for desync in [Mode::Strictest, Mode::Defensive, Mode::Monitor] {
+            let refusal = check(&Policy { desync, ..Policy::default() }, &Head::received(&broken.head));
+            assert_eq!(refusal.err().map(|refusal| refusal.reason), Some(Reason::BadFraming), "{desync:?}");
+        }
     }
 
     #[test]

@@ -69,6 +69,7 @@ pub struct RequestHead {
     persists: bool,
     expects_continue: bool,
     fault: Option<Fault>,
+    is_refused: bool,
 }
 
 /// A request that was refused.
@@ -145,7 +146,10 @@ impl Decoder {
             head.fault = Some(fault);
         }
         match head.fault {
-            Some(fault) if !mode.accepts(fault.class()) => Err(Box::new(Broken { fault, head })),
+            Some(fault) if !mode.accepts(fault.class()) => {
+                head.is_refused = true;
+                Err(Box::new(Broken { fault, head }))
+            }
             _ => Ok(Some(head)),
         }
     }
@@ -437,6 +441,7 @@ impl Decoder {
             persists: false,
             expects_continue: false,
             fault: done.worst,
+            is_refused: false,
         }
     }
 
@@ -447,6 +452,7 @@ impl Decoder {
         }
         let mut head = self.take(std::mem::take(input));
         head.fault = Some(fault);
+        head.is_refused = true;
         Broken { fault, head }
     }
 }
@@ -524,7 +530,13 @@ impl RequestHead {
         self.expects_continue
     }
 
-    /// The worst fault that was accepted.
+    /// Whether the decoder has refused it: its body was not read.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.is_refused
+    }
+
+    /// The worst fault, whether it was accepted or not.
     #[must_use]
     pub fn fault(&self) -> Option<Fault> {
         self.fault
