@@ -27,6 +27,9 @@ use crate::clock;
 /// of what the client sends is then thrown away so that it reads them.
 const FAREWELL: Duration = Duration::from_secs(5);
 
+/// The same for a tunnel. It ends by itself ten seconds after one direction did; this is for one that does not.
+const TUNNELS_FAREWELL: Duration = Duration::from_secs(15);
+
 /// The same for a connection on which nothing was under way: long enough for the last answer's last bytes,
 /// and a client that keeps its end open holds nobody up.
 const NOD: Duration = Duration::from_secs(1);
@@ -358,7 +361,12 @@ impl Pulse {
     fn usual_deadline(&self, limits: &limits::Policy, parting: Option<Instant>) -> Option<Deadline> {
         let after = |at: Instant, time: Duration, event| Some(Deadline { at: at + time, event });
         if let Some(shut) = self.shut.get(self.start) {
-            return after(shut, if self.idle.load(Relaxed) { NOD } else { FAREWELL }, None);
+            let time = match (self.is_tunnel(), self.idle.load(Relaxed)) {
+                (true, _) => TUNNELS_FAREWELL,
+                (false, true) => NOD,
+                (false, false) => FAREWELL,
+            };
+            return after(shut, time, None);
         }
         if let Some(blocked) = self.blocked.get(self.start) {
             return after(blocked, limits.write_idle, Some(Event::WriteStalled));
@@ -568,6 +576,18 @@ mod tests {
         std::thread::sleep(Duration::from_millis(5));
         pulse.read();
         assert_eq!(pulse.deadline(&limits, None), first);
+    }
+
+    #[test]
+    fn a_tunnel_outlives_the_end_of_one_direction() {
+        let (pulse, limits) = (Pulse::new(clock::now(), false, true), limits::Policy::default());
+        let ticket = pulse.request();
+        ticket.switches();
+        assert_eq!(pulse.deadline(&limits, None), None);
+        pulse.shut();
+        let deadline = pulse.deadline(&limits, None).unwrap();
+        assert!(deadline.at >= clock::now() + Duration::from_secs(11), "the tunnel itself ends after ten seconds");
+        assert_eq!(deadline.event, None);
     }
 
     #[test]
