@@ -10,8 +10,11 @@ use bytes::Bytes;
 
 /// Room in a small block: little is expected, or the reader may be held back with many others.
 pub(super) const SMALL: usize = 32 * 1024;
-/// Room in a large block.
-pub(super) const LARGE: usize = 128 * 1024;
+/// Room in a large block. Measured with 10 MiB downloads: half of it costs 6 % more CPU, a quarter 30 %.
+pub(super) const LARGE: usize = 256 * 1024;
+/// How many large blocks of a thread may be on loan, 16 MiB: with more readers than that who are slow to
+/// take their pieces, the others get small ones.
+const LENT: usize = 64;
 /// Where the data starts. Large blocks begin at a page boundary, and copying from there to a few bytes
 /// behind another page boundary (a TLS record behind its header) falls to a fraction of the speed on
 /// some processors, because the addresses alias.
@@ -20,7 +23,15 @@ const OFFSET: usize = 1024;
 const SPARE: usize = 8;
 
 thread_local! {
-    static POOL: RefCell<[Vec<Box<[u8]>>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
+    static POOL: RefCell<Pool> = const { RefCell::new(Pool { small: Vec::new(), large: Vec::new(), lent: 0 }) };
+}
+
+/// The free blocks of a thread, by their size.
+struct Pool {
+    small: Vec<Box<[u8]>>,
+    large: Vec<Box<[u8]>>,
+    /// Large blocks on loan.
+    lent: usize,
 }
 
 /// A buffer on loan. Only what was put in since it was taken can be read from it.
@@ -31,12 +42,11 @@ pub(super) struct Block {
 }
 
 impl Block {
-    /// An empty block with room for `want` bytes, or for [`LARGE`] if that is less.
+    /// An empty block with room for `want` bytes; for fewer if that is more than [`LARGE`], or if too many
+    /// large ones are on loan.
     #[must_use]
     pub(super) fn take(want: usize) -> Self {
-        let room = if want <= SMALL { SMALL } else { LARGE };
-        let bytes = POOL.try_with(|pool| shelf(&mut pool.borrow_mut(), room).pop()).ok().flatten();
-        let bytes = bytes.unwrap_or_else(|| vec![0; OFFSET + room].into_boxed_slice());
+        let bytes = POOL.try_with(|pool| pool.borrow_mut().lend(want)).unwrap_or_else(|_| fresh(SMALL));
         Self { bytes, end: OFFSET }
     }
 
@@ -54,10 +64,30 @@ impl Block {
     }
 }
 
-/// Where the free blocks with this room are.
-fn shelf(pool: &mut [Vec<Box<[u8]>>; 2], room: usize) -> &mut Vec<Box<[u8]>> {
-    let [small, large] = pool;
-    if room <= SMALL { small } else { large }
+impl Pool {
+    fn lend(&mut self, want: usize) -> Box<[u8]> {
+        if want <= SMALL || self.lent >= LENT {
+            return self.small.pop().unwrap_or_else(|| fresh(SMALL));
+        }
+        self.lent += 1;
+        self.large.pop().unwrap_or_else(|| fresh(LARGE))
+    }
+
+    fn take_back(&mut self, bytes: Box<[u8]>) {
+        let shelf = if bytes.len() > OFFSET + SMALL {
+            self.lent = self.lent.saturating_sub(1);
+            &mut self.large
+        } else {
+            &mut self.small
+        };
+        if shelf.len() < SPARE {
+            shelf.push(bytes);
+        }
+    }
+}
+
+fn fresh(room: usize) -> Box<[u8]> {
+    vec![0; OFFSET + room].into_boxed_slice()
 }
 
 impl AsRef<[u8]> for Block {
@@ -70,13 +100,7 @@ impl Drop for Block {
     fn drop(&mut self) {
         let bytes = std::mem::take(&mut self.bytes);
         // While the thread ends its pool may be gone already: then the block is simply freed.
-        let _ = POOL.try_with(|pool| {
-            let mut pool = pool.borrow_mut();
-            let shelf = shelf(&mut pool, bytes.len() - OFFSET);
-            if shelf.len() < SPARE {
-                shelf.push(bytes);
-            }
-        });
+        let _ = POOL.try_with(|pool| pool.borrow_mut().take_back(bytes));
     }
 }
 
@@ -84,8 +108,9 @@ impl Drop for Block {
 mod tests {
     use super::*;
 
-    fn kept(room: usize) -> usize {
-        POOL.with(|pool| shelf(&mut pool.borrow_mut(), room).len())
+    /// Free blocks, small and large.
+    fn kept() -> (usize, usize) {
+        POOL.with_borrow(|pool| (pool.small.len(), pool.large.len()))
     }
 
     #[test]
@@ -99,9 +124,9 @@ mod tests {
         assert_eq!(bytes.as_ptr().addr(), place.addr() + OFFSET);
         let rest = bytes.slice(1..);
         drop(bytes);
-        assert_eq!((kept(SMALL), &rest[..]), (0, &b"bc"[..]));
+        assert_eq!((kept(), &rest[..]), ((0, 0), &b"bc"[..]));
         drop(rest);
-        assert_eq!((kept(SMALL), kept(LARGE)), (1, 0));
+        assert_eq!(kept(), (1, 0));
         let again = Block::take(SMALL);
         assert_eq!(again.bytes.as_ptr(), place);
         assert_eq!(again.as_ref(), b"", "what an earlier borrower left cannot be read");
@@ -111,9 +136,17 @@ mod tests {
     fn no_more_than_a_few_are_kept_and_none_is_larger_than_large() {
         let blocks: Vec<Block> = (0..SPARE + 5).map(|_| Block::take(usize::MAX)).collect();
         drop(blocks);
-        assert_eq!(kept(LARGE), SPARE);
+        assert_eq!(kept(), (0, SPARE));
         let mut block = Block::take(SMALL + 1);
         assert_eq!(block.space().len(), LARGE);
         assert_eq!(block.filled(usize::MAX).len(), LARGE);
+    }
+
+    #[test]
+    fn when_many_large_ones_are_on_loan_the_next_is_small() {
+        let pieces: Vec<Bytes> = (0..LENT).map(|_| Block::take(LARGE).filled(1)).collect();
+        assert_eq!(Block::take(LARGE).space().len(), SMALL);
+        drop(pieces);
+        assert_eq!(Block::take(LARGE).space().len(), LARGE);
     }
 }

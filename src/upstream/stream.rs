@@ -43,7 +43,9 @@ impl Stream {
     pub(super) fn poll_read_block(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<Bytes>> {
         ready!(self.poll_readable(cx))?;
         let mut block = Block::take(most);
-        let mut space = ReadBuf::new(block.space().get_mut(..most).unwrap_or_default());
+        let room = block.space();
+        let most = most.min(room.len());
+        let mut space = ReadBuf::new(room.get_mut(..most).unwrap_or_default());
         ready!(Pin::new(self).poll_read(cx, &mut space))?;
         let count = space.filled().len();
         Poll::Ready(Ok(if count == 0 { Bytes::new() } else { block.filled(count) }))

@@ -10,7 +10,7 @@ const SIZE: usize = 50 << 20;
 /// No more than this may be under way when one side does not read: mostly the kernel's buffers.
 const UNDER_WAY: usize = 24 << 20;
 /// The largest piece that is ever handed on.
-const PIECE: usize = 128 << 10;
+const PIECE: usize = crate::upstream::block::LARGE;
 
 /// The pattern repeats after this many bytes: a prime, so that no buffer size divides it.
 const PERIOD: usize = 61_457;
