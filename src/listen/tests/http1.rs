@@ -338,7 +338,7 @@ async fn sipped<F: Future<Output = Reply>>(
     let taken = Arc::<Mutex<Vec<u8>>>::default();
     let client = Sipping { input: input.into(), sizes: sizes.to_vec(), turn: 0, taken: Arc::clone(&taken) };
     let pulse = Pulse::new(clock::now(), false, false);
-    serve(client, &pulse, &quick(), &drain.watch(), |_| (), road).await;
+    serve(crate::listen::wire::Wire::new(client), &pulse, &quick(), &drain.watch(), |_| (), road).await;
     let taken = taken.lock().unwrap().clone();
     String::from_utf8(taken).unwrap()
 }
