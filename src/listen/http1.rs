@@ -202,6 +202,8 @@ where
                         drop(line);
                         return Poll::Ready(Ok(self.begin(head, false)));
                     }
+                    // An empty line behind a body, as old clients send it, is no beginning of a head.
+                    Ok(None) if line.input.is_empty() => self.pulse.settled(),
                     Ok(None) => {}
                     Err(broken) => {
                         drop(line);

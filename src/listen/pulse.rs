@@ -586,7 +586,10 @@ mod tests {
         assert_eq!(pulse.deadline(&limits, None), None);
         pulse.shut();
         let deadline = pulse.deadline(&limits, None).unwrap();
-        assert!(deadline.at >= clock::now() + Duration::from_secs(11), "the tunnel itself ends after ten seconds");
+        assert!(
+            deadline.at >= clock::now() + Duration::from_secs(11),
+            "the tunnel itself ends after ten seconds"
+        );
         assert_eq!(deadline.event, None);
     }
 

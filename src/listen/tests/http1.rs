@@ -360,7 +360,8 @@ fn in_pieces(pieces: &[Result<&'static str, ()>]) -> Reply {
 #[tokio::test]
 async fn chunks_stay_whole_wherever_a_client_stops_taking_them() {
     for sizes in [&[1, 0][..], &[2, 0], &[3, 0], &[5, 1, 0], &[7, 0], &[1000, 0]] {
-        let answer = sipped(LAST, sizes, &Drain::new(), async |_| in_pieces(&[Ok("hello"), Ok("again")])).await;
+        let answer =
+            sipped(LAST, sizes, &Drain::new(), async |_| in_pieces(&[Ok("hello"), Ok("again")])).await;
         let (_, body) = answer.split_once("\r\n\r\n").unwrap();
         assert_eq!(body, "5\r\nhello\r\n5\r\nagain\r\n0\r\n\r\n", "{sizes:?}");
     }
@@ -389,6 +390,19 @@ async fn a_body_read_after_the_answer_is_not_the_beginning_of_a_request() {
     let answer = until(&mut client, "hi /2").await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     assert_eq!(rest(&mut client).await, b"", "an idle end says nothing");
+    house.counted(Event::HeaderTimeout, 0).await;
+}
+
+#[tokio::test]
+async fn an_empty_line_behind_a_body_is_not_the_beginning_of_a_request() {
+    let house = House::plain(quick());
+    let mut client = house.connect().await;
+    client.write_all(b"POST /whole HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello\r\n").await.unwrap();
+    until(&mut client, "\r\n\r\nhello").await;
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    client.write_all(b"GET /2 HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let answer = until(&mut client, "hi /2").await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     house.counted(Event::HeaderTimeout, 0).await;
 }
 
