@@ -131,6 +131,11 @@ impl Decoder {
                     return Ok(Piece::Data(data));
                 }
                 state => {
+                    if let Some((length, next)) = state.line(input.as_ref()) {
+                        input.advance(length);
+                        *state = next;
+                        continue;
+                    }
                     let Some(byte) = input.as_ref().first().copied() else { return Ok(Piece::More) };
                     input.advance(1);
                     *state = state.step(byte).unwrap_or_else(State::Failed);
@@ -147,6 +152,25 @@ impl Decoder {
 }
 
 impl State {
+    /// A shortcut for what nearly every chunk looks like, when it is here as a whole: how many bytes it is,
+    /// and where they lead. It takes nothing that `step` would not take in the same way.
+    fn line(&self, input: &[u8]) -> Option<(usize, State)> {
+        match self {
+            State::DataReturn => {
+                input.starts_with(b"\r\n").then_some((2, Self::Size { value: 0, digits: 0 }))
+            }
+            State::Size { digits: 0, .. } => {
+                let digits =
+                    input.iter().take(SIZE_DIGITS.into()).take_while(|b| b.is_ascii_hexdigit()).count();
+                let (size, rest) = input.split_at_checked(digits)?;
+                let value = size.iter().fold(0, |value, digit| value * 16 + hex(*digit));
+                // The last chunk has its own way.
+                (value > 0 && rest.starts_with(b"\r\n")).then_some((digits + 2, State::Data { left: value }))
+            }
+            _ => None,
+        }
+    }
+
     /// Where one byte of the coding (never of the data) leads.
     fn step(&self, byte: u8) -> Result<State, ChunkFault> {
         Ok(match (self, byte) {
@@ -341,6 +365,22 @@ mod tests {
         let chunks = [b"hello".to_vec(), vec![b'x'; 16]];
         assert_eq!(encode(&chunks), b"5\r\nhello\r\n10\r\nxxxxxxxxxxxxxxxx\r\n0\r\n\r\n");
         assert_eq!(encode(&[]), b"0\r\n\r\n");
+    }
+
+    #[test]
+    fn sizes_are_the_same_however_they_come() {
+        for (size, value) in
+            [("1", 1), ("00000000000001f", 31), ("Ff", 255), ("fffffffffffffff", (1_u64 << 60) - 1)]
+        {
+            let line = format!("{size}\r\n");
+            let (mut at_once, mut bytewise) = (Decoder::default(), Decoder::default());
+            assert_eq!(at_once.decode(&mut BytesMut::from(line.as_str())), Ok(Piece::More));
+            for byte in line.bytes() {
+                assert_eq!(bytewise.decode(&mut BytesMut::from(&[byte][..])), Ok(Piece::More));
+            }
+            assert_eq!(at_once.state, State::Data { left: value }, "{size}");
+            assert_eq!(at_once, bytewise, "{size}");
+        }
     }
 
     proptest! {

@@ -9,7 +9,7 @@ use std::fmt;
 use std::mem::MaybeUninit;
 
 use bytes::{Bytes, BytesMut};
-use http::header::CONTENT_LENGTH;
+use http::header::{self, CONTENT_LENGTH};
 use http::{HeaderName, HeaderValue, StatusCode, Version};
 
 use super::connection::{KeepAlive, Options};
@@ -125,7 +125,10 @@ impl ResponseHead {
             2 if is("te") => {}
             7 if is("upgrade") => self.upgrade = Some(checked(value)?),
             _ => {
-                let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| HeadFault::BadName)?;
+                let name = match known(name) {
+                    Some(name) => name,
+                    None => HeaderName::from_bytes(name.as_bytes()).map_err(|_| HeadFault::BadName)?,
+                };
                 if name == CONTENT_LENGTH {
                     self.declared.add_length(&value)?;
                 }
@@ -199,6 +202,37 @@ fn parse(head: &Bytes) -> Result<ResponseHead, HeadFault> {
     Ok(answer)
 }
 
+/// The names of an ordinary TYPO3 page, spelled as Apache and PHP spell them: found by one comparison, where
+/// every other name is lower-cased, looked up and perhaps copied.
+fn known(name: &str) -> Option<HeaderName> {
+    const X_POWERED_BY: HeaderName = HeaderName::from_static("x-powered-by");
+    Some(match name {
+        "Age" => header::AGE,
+        "ETag" => header::ETAG,
+        "Date" => header::DATE,
+        "Link" => header::LINK,
+        "Vary" => header::VARY,
+        "Pragma" => header::PRAGMA,
+        "Server" => header::SERVER,
+        "Expires" => header::EXPIRES,
+        "Location" => header::LOCATION,
+        "Set-Cookie" => header::SET_COOKIE,
+        "Content-Type" => header::CONTENT_TYPE,
+        "X-Powered-By" => X_POWERED_BY,
+        "Accept-Ranges" => header::ACCEPT_RANGES,
+        "Cache-Control" => header::CACHE_CONTROL,
+        "Last-Modified" => header::LAST_MODIFIED,
+        "Content-Length" => header::CONTENT_LENGTH,
+        "Referrer-Policy" => header::REFERRER_POLICY,
+        "X-Frame-Options" => header::X_FRAME_OPTIONS,
+        "Content-Encoding" => header::CONTENT_ENCODING,
+        "Content-Language" => header::CONTENT_LANGUAGE,
+        "X-Content-Type-Options" => header::X_CONTENT_TYPE_OPTIONS,
+        "Content-Security-Policy" => header::CONTENT_SECURITY_POLICY,
+        _ => return None,
+    })
+}
+
 fn checked(value: Bytes) -> Result<HeaderValue, HeadFault> {
     HeaderValue::from_maybe_shared(value).map_err(|_| HeadFault::BadValue)
 }
@@ -268,6 +302,18 @@ mod tests {
         assert_eq!(head.declared.of_response(false, head.status), Framing::Length(12));
         assert!(head.options.persists(head.version));
         assert_eq!(head.keep_alive.timeout, Some(Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn a_name_is_the_same_however_it_is_spelled() {
+        for name in ["Age", "ETag", "Set-Cookie", "X-Powered-By", "Content-Security-Policy", "X-Other"] {
+            let spelled = |name: &str| {
+                let head = decode(format!("HTTP/1.1 200 OK\r\n{name}: 1\r\n\r\n")).unwrap().unwrap();
+                head.fields.first().unwrap().0.clone()
+            };
+            assert_eq!(spelled(name).as_str(), name.to_ascii_lowercase());
+            assert_eq!(spelled(name), spelled(&name.to_ascii_uppercase()));
+        }
     }
 
     #[test]
