@@ -2,10 +2,11 @@
 
 use std::time::{Instant, SystemTime};
 
-/// Monotonic time, for durations and deadlines.
+/// Monotonic time, for durations and deadlines. It is the time of the runtime's timers: the same clock, and
+/// in a simulation the same that stands still.
 #[must_use]
 pub fn now() -> Instant {
-    Instant::now()
+    tokio::time::Instant::now().into_std()
 }
 
 /// Wall-clock time, for log lines and certificate dates.

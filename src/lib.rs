@@ -43,5 +43,7 @@ pub mod runtime;
 pub mod server;
 pub mod site;
 pub mod step;
+#[cfg(test)]
+mod tests;
 pub mod tls;
 pub mod upstream;
