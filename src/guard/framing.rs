@@ -123,6 +123,7 @@ pub fn check(policy: &Policy, head: &Head<'_>) -> Result<(), Refusal> {
     if head.version() == Version::HTTP_2 {
         content_length(head)?;
         connection_specific(head)?;
+        blanks(head)?;
     }
     Ok(())
 }
@@ -221,6 +222,16 @@ fn content_length(head: &Head<'_>) -> Result<(), Refusal> {
         return Err(bad("several Content-Length fields".to_owned()));
     }
     super::size::declared(value).map(|_| ()).ok_or_else(|| bad(shown("Content-Length", value)))
+}
+
+/// RFC 9113 section 8.2.1: a value neither begins nor ends with a blank. Written as HTTP/1 they would be gone, and two
+/// readers would compare two values.
+fn blanks(head: &Head<'_>) -> Result<(), Refusal> {
+    let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    match head.iter().find(|(_, value)| is_blank(value.first()) || is_blank(value.last())) {
+        None => Ok(()),
+        Some((name, _)) => Err(bad(format!("a blank around the value of `{}`", excerpt(name.as_bytes())))),
+    }
 }
 
 static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -356,6 +367,9 @@ mod tests {
             assert_eq!(h2(&[(name, "x")]), Some(Reason::BadFraming), "{name}");
         }
         assert_eq!(h2(&[("te", "gzip")]), Some(Reason::BadFraming));
+        assert_eq!(h2(&[("x", " a")]), Some(Reason::BadFraming));
+        assert_eq!(h2(&[("x", "a\t")]), Some(Reason::BadFraming));
+        assert_eq!(h2(&[("x", "a b"), ("y", "")]), None);
     }
 
     #[test]

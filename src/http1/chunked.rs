@@ -63,6 +63,8 @@ pub enum ChunkFault {
     ControlByte,
     /// A line does not end with CR LF.
     BadLineEnd,
+    /// A trailer that is no field line.
+    BadTrailer,
     /// More than 8 KiB of trailers.
     TrailersTooLong,
 }
@@ -91,6 +93,10 @@ enum State {
     DataReturn,
     DataLineFeed,
     TrailerStart {
+        seen: u16,
+    },
+    /// In the name of a trailer.
+    TrailerName {
         seen: u16,
     },
     Trailer {
@@ -203,8 +209,17 @@ impl State {
             (State::DataReturn, b'\r') => State::DataLineFeed,
             (State::DataLineFeed, b'\n') => State::Size { value: 0, digits: 0 },
             (State::TrailerStart { .. }, b'\r') => State::LastLineFeed,
+            (State::TrailerStart { seen }, b) if is_token(b) => State::TrailerName { seen: trailer(*seen)? },
+            (State::TrailerName { seen }, b) if is_token(b) => State::TrailerName { seen: trailer(*seen)? },
+            (State::TrailerName { seen }, b':') => State::Trailer { seen: trailer(*seen)? },
+            (State::TrailerName { .. }, b'\n') | (State::TrailerStart { .. }, b'\n') => {
+                return Err(ChunkFault::BadLineEnd);
+            }
+            (State::TrailerStart { .. } | State::TrailerName { .. }, _) => {
+                return Err(ChunkFault::BadTrailer);
+            }
             (State::Trailer { seen }, b'\r') => State::TrailerLineFeed { seen: trailer(*seen)? },
-            (State::TrailerStart { seen } | State::Trailer { seen }, b) => {
+            (State::Trailer { seen }, b) => {
                 not_control(b)?;
                 State::Trailer { seen: trailer(*seen)? }
             }
@@ -223,6 +238,7 @@ impl fmt::Display for ChunkFault {
             Self::ExtensionTooLong => "chunk extensions of more than 256 bytes",
             Self::ControlByte => "a control byte in a chunk extension or trailer",
             Self::BadLineEnd => "a chunk line does not end with CR LF",
+            Self::BadTrailer => "a trailer is no field line",
             Self::TrailersTooLong => "more than 8 KiB of trailers",
         })
     }
@@ -242,6 +258,11 @@ fn extension(seen: u16) -> Result<u16, ChunkFault> {
 
 fn trailer(seen: u16) -> Result<u16, ChunkFault> {
     if seen >= TRAILERS_MAX { Err(ChunkFault::TrailersTooLong) } else { Ok(seen + 1) }
+}
+
+/// `tchar` of RFC 9110 section 5.6.2.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 fn not_control(byte: u8) -> Result<(), ChunkFault> {
@@ -342,6 +363,8 @@ mod tests {
             (b"2;\0\r\nhi", ChunkFault::ControlByte),
             (b"0\r\nA: \0\r\n\r\n", ChunkFault::ControlByte),
             (b"0\r\nA: b\n\r\n", ChunkFault::BadLineEnd),
+            (b"0\r\nno field line\r\n\r\n", ChunkFault::BadTrailer),
+            (b"0\r\n: b\r\n\r\n", ChunkFault::BadTrailer),
             (b"0\r\n\n", ChunkFault::BadLineEnd),
             (trailers.as_bytes(), ChunkFault::TrailersTooLong),
         ] {

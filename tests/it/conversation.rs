@@ -242,8 +242,8 @@ fn unread_bodies(front: &Front, results: &mut Results) {
             closes(&mut wire);
         });
     });
-    results.run("a client that closes its half is answered", || {
-        // The answer takes longer than it takes to notice that nothing more comes.
+    results.run("a client that closes its half is taken for gone", || {
+        // It cannot be told from one that is; the origin should not work for nobody.
         let origin = Recorder::scripted(|_, _, socket| {
             std::thread::sleep(Duration::from_millis(300));
             let sent = socket.write_all(recorder::OK.as_bytes());
@@ -252,7 +252,6 @@ fn unread_bodies(front: &Front, results: &mut Results) {
         let site = proxy().site(HOST, &origin).plain_serves().start();
         let mut wire = site.wire();
         wire.say(&get("/half")).finish();
-        wire.reply().status(200).hardened().shows("ok");
         closes(&mut wire);
     });
     results.run("a client that closes within a body leaves nothing behind", || {

@@ -2,6 +2,7 @@
 
 mod http1;
 mod http2;
+mod simulation;
 mod sniffing;
 
 use std::future::{Future, poll_fn};

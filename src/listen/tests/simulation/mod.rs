@@ -1,0 +1,305 @@
+//! The driver of HTTP/1 connections between clients and a road that do what a seed says.
+//!
+//! A small model says of each request what may come of it, and every answer is held against that.
+
+mod ask;
+mod client;
+mod hear;
+mod road;
+
+use std::num::NonZeroU64;
+use std::sync::atomic::Ordering;
+
+use super::super::door::Place;
+use super::super::http1;
+use super::super::metered::Metered;
+use super::super::pulse::Pulse;
+use super::super::wire::Wire;
+use super::*;
+use crate::client::key::Prefix;
+use crate::drain::DrainWatch;
+use crate::tests::dice::Dice;
+use crate::tests::pipe::{self, Notes};
+use crate::tests::{Trace, Witness, frozen, play};
+use ask::Ask;
+use client::{Ears, Excuses, Plan};
+use hear::{Heard, Speech, hear};
+use road::{Alive, NOBODY, Road, Sight};
+
+/// How long the longest connection may last: many times what all deadlines together come to.
+const FOR_EVER: Duration = Duration::from_hours(24);
+
+/// The most that a connection reads ahead: a head at its largest, and the read that went beyond.
+const MOST_HELD: usize = 8 * 1024 + 8 * 1024;
+
+/// How one connection went.
+struct Course {
+    name: String,
+    asks: Vec<Arc<Ask>>,
+    excuses: Excuses,
+    speech: Speech,
+    /// Whether the client read to the end in order.
+    in_order: bool,
+    seen: Vec<Sight>,
+    server: Notes,
+    drained: Option<Phase>,
+    share: Option<usize>,
+}
+
+#[test]
+fn every_request_has_its_answer() {
+    play("every_request_has_its_answer", 400, world);
+}
+
+#[test]
+fn one_seed_is_one_course_of_events() {
+    for seed in 0..20 {
+        assert_eq!(world(seed).text(), world(seed).text());
+    }
+}
+
+fn world(seed: u64) -> Trace {
+    frozen(async {
+        let trace = Trace::new();
+        let _witness = Witness(trace.clone());
+        let mut dice = Dice::new(seed);
+        let drain = Arc::new(Drain::new());
+        let census = Arc::new(Census::new());
+        let share = dice.once_in(4).then(|| dice.within(1..=4));
+        let limits = limits::Policy {
+            header_size: 4096,
+            request_line: 1024,
+            requests_per_connection: share.and_then(|share| NonZeroU64::new(share as u64)),
+            ..limits::Policy::default()
+        };
+        let closing = tokio::spawn(close(dice.fork(), Arc::clone(&drain), trace.clone()));
+        let connections = (0..dice.within(1..=3)).map(|number| {
+            let connection = Connection {
+                name: format!("c{number}"),
+                limits: limits.clone(),
+                watch: drain.watch(),
+                census: Arc::clone(&census),
+                trace: trace.clone(),
+                share,
+            };
+            tokio::spawn(connection.live(dice.fork()))
+        });
+        let connections: Vec<_> = connections.collect();
+        for connection in connections {
+            let course = connection.await.unwrap();
+            let drained = Some(drain.phase()).filter(|phase| *phase >= Phase::Closing);
+            Course { drained, ..course }.judge();
+        }
+        closing.abort();
+        assert_eq!((drain.live(), census.total(), census.clients()), (0, 0, 0), "places are given back");
+        trace
+    })
+}
+
+/// Perhaps closes the server, and perhaps it does not wait for ever.
+async fn close(mut dice: Dice, drain: Arc<Drain>, trace: Trace) {
+    if dice.once_in(2) {
+        return;
+    }
+    let grace = dice.once_in(2).then(|| dice.millis(0..=40_000));
+    let phases = [(dice.millis(0..=20_000), Phase::Draining), (dice.millis(0..=2000), Phase::Closing)];
+    for (time, phase) in phases.into_iter().chain(grace.map(|grace| (grace, Phase::Killed))) {
+        tokio::time::sleep(time).await;
+        trace.note(format_args!("{phase:?}"));
+        drain.advance(phase);
+    }
+}
+
+struct Connection {
+    name: String,
+    limits: limits::Policy,
+    watch: DrainWatch,
+    census: Arc<Census<Key>>,
+    trace: Trace,
+    share: Option<usize>,
+}
+
+impl Connection {
+    /// One client and its connection, from beginning to end.
+    async fn live(self, mut dice: Dice) -> Course {
+        let Self { name, limits, watch, census, trace, share } = self;
+        let mut plan = Plan::throw(&name, &mut dice);
+        trace.note(format_args!("{name} plans {}", plan.describe()));
+        let rooms = [64, 1000, 16_000, 300_000];
+        let (near, far) = pipe::pair(*dice.pick(&rooms), *dice.pick(&rooms), &mut dice);
+        let server = far.notes();
+        let alive = Arc::<Alive>::default();
+        let road = Arc::new(Road {
+            name: name.clone(),
+            asks: plan.asks.iter().map(|ask| (ask.mark.clone(), Arc::clone(ask))).collect(),
+            seen: Mutex::default(),
+            alive: Arc::clone(&alive),
+            server: server.clone(),
+            trace: trace.clone(),
+        });
+        let key = Key::new([127, 0, 0, 1].into(), Prefix::new(32).unwrap());
+        let seat = census.enter(Some(key), &limits, clock::now()).unwrap();
+        let place = Place { seat, _live: watch.enter() };
+        let pulse = Pulse::new(clock::now(), false, dice.once_in(2));
+        let mut serving = tokio::spawn({
+            let (road, pulse, trace, name) =
+                (Arc::clone(&road), Arc::clone(&pulse), trace.clone(), name.clone());
+            async move {
+                let io = Metered::new(far, Arc::clone(&pulse), place);
+                let note = |event| trace.note(format_args!("{name} event {event:?}"));
+                let call = |request| Arc::clone(&road).answer(request);
+                http1::serve(Wire::new(io), &pulse, &limits, &watch, note, call).await;
+                trace.note(format_args!("{name} the connection ends"));
+            }
+        });
+        let (asks, excuses) = (plan.asks.clone(), std::mem::take(&mut plan.excuses));
+        let ears = Arc::<Mutex<Ears>>::default();
+        let listening = tokio::spawn(client::play(name.clone(), plan, near, Arc::clone(&ears), trace));
+        let served = timeout(FOR_EVER, &mut serving).await;
+        let served = served.unwrap_or_else(|_| panic!("{name}: the connection is stuck"));
+        let panics = asks.iter().any(|ask| matches!(ask.lesson.says, ask::Says::Panic));
+        assert!(served.is_ok() || panics, "{name}: {served:?}");
+        let abort = listening.abort_handle();
+        if timeout(FOR_EVER, listening).await.is_err() {
+            assert!(excuses.leaves, "{name}: the client hears no end");
+            abort.abort();
+        }
+        assert_eq!(alive.0.load(Ordering::Relaxed), 0, "{name}: no call and no body outlives the connection");
+        assert_eq!(Arc::strong_count(&pulse), 1, "{name}: no ticket outlives the connection");
+        assert!(server.is_gone(), "{name}: the stream is closed");
+        assert!(server.most_held() <= MOST_HELD, "{name}: {} bytes read ahead", server.most_held());
+        let ears = std::mem::take(&mut *ears.lock().unwrap());
+        let is_head = |number: usize| asks.get(number).is_some_and(|ask| ask.is_head());
+        let speech = hear(&ears.bytes, is_head, ears.ended == Some(true));
+        let speech = speech.unwrap_or_else(|fault| panic!("{name}: {fault}"));
+        let seen = std::mem::take(&mut *road.seen.lock().unwrap());
+        let in_order = ears.ended != Some(false);
+        Course { name, asks, excuses, speech, in_order, seen, server, drained: None, share }
+    }
+}
+
+impl Course {
+    /// Holds what happened against what may happen.
+    fn judge(&self) {
+        self.judge_requests();
+        for (number, heard) in self.speech.answers.iter().enumerate() {
+            self.judge_answer(number, heard);
+        }
+        let last = self.speech.answers.last();
+        if last.is_some_and(|heard| heard.closes) {
+            assert!(!self.speech.has_tail && self.speech.interims == 0, "{}: more than the last", self.name);
+        }
+        let may_ask = self.asks.get(self.speech.answers.len()).is_some_and(|ask| ask.expects);
+        assert!(self.speech.interims <= usize::from(may_ask), "{}: interim answers for nobody", self.name);
+        if !self.may_miss_anything() {
+            self.judge_completeness();
+        }
+    }
+
+    /// The road sees the requests in their order, each once, with its own body, and nothing else.
+    fn judge_requests(&self) {
+        for (number, sight) in self.seen.iter().enumerate() {
+            let name = &self.name;
+            let Some(ask) = self.asks.get(number).filter(|ask| ask.mark == sight.mark) else {
+                let is_due = number == self.asks.len() && self.excuses.is_broken;
+                let is_late = self.excuses.slow_head == Some(number);
+                assert!(
+                    sight.mark == NOBODY && (is_due || is_late),
+                    "{name}: {} is number {number}",
+                    sight.mark
+                );
+                assert_eq!(number + 1, self.seen.len(), "{name}: a request behind a broken one");
+                continue;
+            };
+            assert!(ask.body.starts_with(&sight.body), "{name}: another body for {}", ask.mark);
+            let may_end = !ask.is_broken && ask.body.len() == sight.body.len();
+            assert!(!sight.ended || may_end, "{name}: the body of {} ends too early", ask.mark);
+        }
+    }
+
+    fn judge_answer(&self, number: usize, heard: &Heard) {
+        let name = format!("{} answer {number}", self.name);
+        let is_last = number + 1 == self.speech.answers.len();
+        let sight = self.seen.get(number).unwrap_or_else(|| panic!("{name}: to what?"));
+        assert_eq!(heard.mark, sight.mark, "{name}: the answer of another");
+        assert!(is_last || (heard.is_whole && !heard.closes), "{name}: something behind the last answer");
+        let Some(ask) = self.asks.get(number).filter(|_| heard.mark != NOBODY) else {
+            let status = if self.excuses.is_broken && number == self.asks.len() { 400 } else { 408 };
+            let is_late = heard.status == 408 && self.excuses.slow_head == Some(number);
+            assert!(heard.status == status || is_late, "{name}: {}", heard.status);
+            return assert!(heard.closes && b"broken".starts_with(&heard.body), "{name}");
+        };
+        let is_troubled = self.is_troubled(number);
+        if is_troubled
+            && heard.closes
+            && matches!((heard.status, &*heard.body), (400, b"bad") | (408, b"slow"))
+        {
+            return;
+        }
+        let (status, body) = ask.answer();
+        assert_eq!(heard.status, status, "{name}");
+        // To HTTP/1.0 a body without a length may end with the connection, however that ends.
+        let is_cut = ask.breaks_off() || is_troubled || !self.in_order || self.drained == Some(Phase::Killed);
+        let ends_anyhow = ask.is_old && is_cut;
+        if heard.is_whole && !ends_anyhow {
+            assert!(!ask.breaks_off(), "{name}: a broken body has a proper end");
+            assert_eq!(heard.body.len(), body.len(), "{name}");
+        }
+        assert!(body.starts_with(&heard.body), "{name}: the body of another");
+        self.judge_connection(&name, number, ask, heard);
+        let may_ask = ask.expects && !ask.body_bytes.is_empty();
+        assert!(heard.interims <= usize::from(may_ask), "{name}: {} interim answers", heard.interims);
+    }
+
+    /// What is said of the connection.
+    fn judge_connection(&self, name: &str, number: usize, ask: &Ask, heard: &Heard) {
+        let has_share = self.share.is_some_and(|share| number + 1 >= share);
+        let must = ask.must_close() || has_share;
+        let may = must || ask.may_close() || self.drained.is_some();
+        assert!(heard.closes || !must, "{name}: says nothing of the end");
+        assert!(!heard.closes || may, "{name}: closes for no reason");
+        assert_eq!(heard.says_keep, ask.is_old && !heard.closes, "{name}: HTTP/1.0 is told what it gets");
+    }
+
+    /// Whether the client's body makes trouble.
+    fn is_troubled(&self, number: usize) -> bool {
+        let is_slow = self.excuses.slow_body.is_some_and(|slow| slow <= number);
+        self.excuses.leaves || is_slow || self.asks[number].is_broken
+    }
+
+    /// Whether this request gets no whole answer.
+    fn breaks_off(&self, number: usize) -> bool {
+        let echoes = |ask: &Ask| matches!(ask.lesson.says, ask::Says::Echo);
+        self.asks.get(number).is_some_and(|ask| ask.breaks_off() || (echoes(ask) && self.is_troubled(number)))
+    }
+
+    fn may_miss_anything(&self) -> bool {
+        let outlasted = self.server.listened_on().is_some_and(|time| time >= Duration::from_secs(1));
+        self.excuses.leaves
+            || self.drained == Some(Phase::Killed)
+            || self.seen.len().checked_sub(1).is_some_and(|last| self.breaks_off(last))
+            || (outlasted && !self.in_order)
+    }
+
+    /// Who was seen is answered, and who was not seen had no claim to be.
+    fn judge_completeness(&self) {
+        let name = &self.name;
+        let whole = self.speech.answers.iter().filter(|heard| heard.is_whole).count();
+        assert_eq!(whole, self.seen.len(), "{name}: a request without its answer");
+        let all = self.asks.len() + usize::from(self.excuses.is_broken);
+        if whole == all {
+            return;
+        }
+        let stalls = |at: Option<usize>, number| at.is_some_and(|at| at <= number);
+        let is_excused = self.drained.is_some()
+            || stalls(self.excuses.slow_head, whole)
+            || stalls(self.excuses.slow_body, whole)
+            || stalls(self.excuses.idle_before, whole)
+            || self.speech.answers.last().is_some_and(|heard| heard.closes)
+            || whole
+                .checked_sub(1)
+                .and_then(|last| self.asks.get(last))
+                .is_some_and(|ask| ask.may_not_settle());
+        assert!(is_excused, "{name}: {whole} of {all} answered, for no reason");
+    }
+}
