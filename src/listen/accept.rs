@@ -109,6 +109,7 @@ fn turn_away<S>(door: &Door<S>, full: Full, addr: SocketAddr) {
     let (event, key) = match full {
         Full::Total => (Event::FullTotal, "limits.connections"),
         Full::Client => (Event::FullClient, "limits.connections_per_client"),
+        Full::Memory => (Event::FullMemory, "limits.memory"),
     };
     door.tally.event(event);
     if let Some(held) = door.tally.may_log(event, clock::now()) {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::{Entry, RandomState};
 use std::hash::{BuildHasher, Hash};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -20,6 +20,8 @@ pub struct Census<K> {
     total: AtomicUsize,
     shards: [Mutex<HashMap<K, u32>>; SHARDS],
     roll: Roll,
+    /// Whether memory is short.
+    short: AtomicBool,
     /// Keyed at random: a client cannot choose addresses that meet in one shard.
     hasher: RandomState,
 }
@@ -40,6 +42,8 @@ pub enum Full {
     Total,
     /// This client has as many as one client may.
     Client,
+    /// Memory is short.
+    Memory,
 }
 
 impl<K: Copy + Eq + Hash> Census<K> {
@@ -50,6 +54,7 @@ impl<K: Copy + Eq + Hash> Census<K> {
             total: AtomicUsize::new(0),
             shards: std::array::from_fn(|_| Mutex::default()),
             roll: Roll::default(),
+            short: AtomicBool::new(false),
             hasher: RandomState::new(),
         }
     }
@@ -77,28 +82,39 @@ impl<K: Copy + Eq + Hash> Census<K> {
         limits: &limits::Policy,
         now: Instant,
     ) -> Result<Seat<K>, Full> {
-        self.total.fetch_add(1, Ordering::Relaxed);
-        if let Err(full) = self.admit(client, limits, now) {
+        let before = self.total.fetch_add(1, Ordering::Relaxed);
+        if let Err(full) = self.admit(before, client, limits, now) {
             self.total.fetch_sub(1, Ordering::Relaxed);
             return Err(full);
         }
-        let (line, crowded) = self.roll.begin(limits.handshakes);
+        let (line, crowded) = self.roll.begin(limits.handshakes, now);
         Ok(Seat { census: Arc::clone(self), client, line, crowded })
     }
 
-    fn admit(&self, client: Option<K>, limits: &limits::Policy, now: Instant) -> Result<(), Full> {
-        if self.is_above(limits.connections) {
+    fn admit(
+        &self,
+        before: usize,
+        client: Option<K>,
+        limits: &limits::Policy,
+        now: Instant,
+    ) -> Result<(), Full> {
+        // Those who were asked to go count no more.
+        let is_full = || before.saturating_sub(self.roll.leaving()) >= limits.connections;
+        if self.short.load(Ordering::Relaxed) {
+            return Err(Full::Memory);
+        }
+        if is_full() {
             self.roll.make_room(now);
         }
-        if self.is_above(limits.connections) {
+        if is_full() {
             return Err(Full::Total);
         }
         client.map_or(Ok(()), |client| self.count_in(client, limits.connections_per_client))
     }
 
-    /// Whether more than `most` are here to stay.
-    fn is_above(&self, most: usize) -> bool {
-        self.total().saturating_sub(self.roll.leaving()) > most
+    /// Memory is short from now on, and nobody comes in; or it is no longer.
+    pub fn set_short(&self, short: bool) {
+        self.short.store(short, Ordering::Relaxed);
     }
 
     /// Asks up to `most` idle connections to go, the ones first that have been idle for longest; says how many.
@@ -221,6 +237,16 @@ mod tests {
         let _two = enter(&census, None, &limits).unwrap();
         assert_eq!(enter(&census, Some(1), &limits).unwrap_err(), Full::Total);
         assert_eq!((census.total(), census.clients()), (2, 0));
+    }
+
+    #[test]
+    fn nobody_comes_in_while_memory_is_short() {
+        let (census, limits) = (Arc::new(Census::<u8>::new()), limits(2, 2));
+        census.set_short(true);
+        assert_eq!(enter(&census, Some(1), &limits).unwrap_err(), Full::Memory);
+        census.set_short(false);
+        enter(&census, Some(1), &limits).unwrap();
+        assert_eq!((census.total(), census.clients()), (0, 0));
     }
 
     #[test]

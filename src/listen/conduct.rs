@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::frames::{CONTINUATION, DATA, HEADERS, Head};
 
-/// Frames that ask for nothing (SETTINGS, PING, PRIORITY, WINDOW_UPDATE, RST_STREAM, empty DATA, unknown kinds)
+/// Frames that ask for nothing (SETTINGS, PING, PRIORITY, `WINDOW_UPDATE`, `RST_STREAM`, empty DATA, unknown kinds)
 /// which a client may send at once. Browsers send less than ten of them for a page.
 const BUDGET: u32 = 1000;
 

@@ -139,7 +139,9 @@ mod tests {
 
     fn heads(frames: &mut Frames, pieces: &[&[u8]]) -> Vec<Head> {
         let mut seen = Vec::new();
-        pieces.iter().for_each(|piece| frames.feed(piece, |head| seen.push(head)));
+        for piece in pieces {
+            frames.feed(piece, |head| seen.push(head));
+        }
         seen
     }
 

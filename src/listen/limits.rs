@@ -152,7 +152,21 @@ impl Raw {
     }
 }
 
+/// Files that are open whoever connects: logs, listeners, the runtimes' own, a name server, a reload.
+const OWN_FILES: u64 = 40;
+
 impl Policy {
+    /// The same limits where no more than `files` may be open. A quarter of them is for connections to origins:
+    /// a client that is let in and cannot be served helps nobody. And those that have yet to speak never take more
+    /// than half of the places.
+    #[must_use]
+    pub fn within(self, files: Option<u64>) -> Self {
+        let Some(files) = files else { return self };
+        let places = usize::try_from(files.saturating_sub(OWN_FILES) / 4 * 3).unwrap_or(usize::MAX).max(1);
+        let connections = self.connections.min(places);
+        Self { connections, handshakes: self.handshakes.min(connections.div_ceil(2)), ..self }
+    }
+
     /// The limits of the HTTP/1 decoder.
     #[must_use]
     pub fn request(&self) -> request::Limits {
@@ -259,6 +273,18 @@ mod tests {
         assert_eq!((policy.keep_alive, policy.write_idle), (Duration::from_secs(5), Duration::from_secs(7)));
         assert_eq!(policy.requests_per_connection, NonZeroU64::new(9));
         assert_eq!(policy.head(), LEAST_HEAD, "hyper's parser needs that much");
+    }
+
+    #[test]
+    fn connections_leave_files_for_origins() {
+        let limits = |files| {
+            let policy = Policy::default().within(files);
+            (policy.connections, policy.handshakes)
+        };
+        assert_eq!(limits(None), (10_000, 1000));
+        assert_eq!(limits(Some(1 << 20)), (10_000, 1000));
+        assert_eq!(limits(Some(1040)), (750, 375));
+        assert_eq!(limits(Some(0)), (1, 1));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! the newest sent away instead, holding places would lock everybody out.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,9 @@ const AT_ONCE: usize = 32;
 /// After a look that found nobody, none is taken for this long.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A request head that is being read for longer is a slow one.
+/// A request head that is being read for longer is a slow one; and whoever has said nothing of use for longer may be
+/// called off. Before that it may be us who are slow: a thousand clients that come back at once after a break of
+/// the network want to be served, not to be called off for it.
 const SLOW: Duration = Duration::from_secs(1);
 
 /// Every connection.
@@ -35,7 +37,7 @@ pub(super) struct Roll {
 struct Lists {
     next: u64,
     /// Those that have yet to say what they want, or to shake hands.
-    opening: BTreeMap<u64, Arc<Notify>>,
+    opening: BTreeMap<u64, Arc<Call>>,
     open: BTreeMap<u64, Arc<Pulse>>,
     /// Until when nobody looks for idle ones.
     pause: Option<Instant>,
@@ -45,25 +47,46 @@ struct Lists {
 #[derive(Debug)]
 pub(super) struct Line {
     number: u64,
-    call: Arc<Notify>,
+    call: Arc<Call>,
+}
+
+/// How a connection is called off while it opens.
+#[derive(Debug)]
+struct Call {
+    since: Instant,
+    off: AtomicBool,
+    bell: Notify,
 }
 
 impl Roll {
     /// Writes a new connection in. If more than `most` are opening, the oldest of them is called off; says whether
     /// one was.
-    pub(super) fn begin(&self, most: usize) -> (Line, bool) {
-        let call = Arc::<Notify>::default();
+    pub(super) fn begin(&self, most: usize, now: Instant) -> (Line, bool) {
+        let call = Arc::new(Call { since: now, off: AtomicBool::new(false), bell: Notify::new() });
         let mut lists = self.lock();
         let number = lists.next;
         lists.next += 1;
         lists.opening.insert(number, Arc::clone(&call));
-        let crowded = lists.opening.len() > most;
-        let oldest = if crowded { lists.opening.pop_first() } else { None };
+        let is_crowded = lists.opening.len() > most;
         drop(lists);
-        if let Some((_, oldest)) = oldest {
-            oldest.notify_one();
+        (Line { number, call }, is_crowded && self.call_off(1, now) > 0)
+    }
+
+    /// Calls up to `most` of those off that have been opening for longest, and for long; says how many.
+    fn call_off(&self, most: usize, now: Instant) -> usize {
+        let mut count = 0;
+        let mut lists = self.lock();
+        while count < most
+            && let Some(oldest) = lists.opening.first_entry()
+            && now.saturating_duration_since(oldest.get().since) > SLOW
+        {
+            let oldest = oldest.remove();
+            self.leaving.fetch_add(1, Relaxed);
+            oldest.off.store(true, Relaxed);
+            oldest.bell.notify_one();
+            count += 1;
         }
-        (Line { number, call }, crowded)
+        count
     }
 
     /// The connection speaks HTTP from now on.
@@ -79,7 +102,7 @@ impl Roll {
         lists.opening.remove(&line.number);
         let pulse = lists.open.remove(&line.number);
         drop(lists);
-        if pulse.is_some_and(|pulse| pulse.is_dismissed()) {
+        if line.call.off.load(Relaxed) || pulse.is_some_and(|pulse| pulse.is_dismissed()) {
             self.leaving.fetch_sub(1, Relaxed);
         }
     }
@@ -89,12 +112,13 @@ impl Roll {
         self.leaving.load(Relaxed)
     }
 
-    /// Asks a few of those to go that have been idle for longest; says how many.
+    /// Asks a few of those to go that have been idle for longest, or else opening; says how many.
     pub(super) fn make_room(&self, now: Instant) -> usize {
         if self.lock().pause.is_some_and(|until| now < until) {
             return 0;
         }
-        let count = self.dismiss_idle(AT_ONCE);
+        let idle = self.dismiss_idle(AT_ONCE);
+        let count = if idle > 0 { idle } else { self.call_off(AT_ONCE, now) };
         if count == 0 {
             self.lock().pause = Some(now + PAUSE);
         }
@@ -136,7 +160,7 @@ impl Roll {
 impl Line {
     /// Waits until this connection is called off while it opens.
     pub(super) async fn called_off(&self) {
-        self.call.notified().await;
+        self.call.bell.notified().await;
     }
 }
 
@@ -147,27 +171,32 @@ mod tests {
 
     fn open(roll: &Roll, start: Instant) -> (Line, Arc<Pulse>) {
         let pulse = Pulse::new(start, false, false);
-        let (line, _) = roll.begin(100);
+        let (line, _) = roll.begin(100, start);
         roll.open(&line, &pulse);
         (line, pulse)
     }
 
     #[tokio::test]
     async fn the_oldest_that_has_yet_to_speak_is_called_off() {
-        let roll = Roll::default();
-        let (spoken, _) = roll.begin(2);
-        roll.open(&spoken, &Pulse::new(clock::now(), false, false));
-        let (first, crowded) = roll.begin(2);
-        let (second, _) = roll.begin(2);
+        let (roll, now) = (Roll::default(), clock::now());
+        let later = now + SLOW * 2;
+        let _spoken = open(&roll, now);
+        let (first, crowded) = roll.begin(2, now);
+        let (second, _) = roll.begin(2, now);
         assert!(!crowded, "who speaks does not count");
-        let (_third, crowded) = roll.begin(2);
+        let (_third, crowded) = roll.begin(2, now + SLOW / 2);
+        assert!(!crowded, "nobody is slow yet");
+        let (_fourth, crowded) = roll.begin(3, later);
         assert!(crowded);
         first.called_off().await;
         let waits = tokio::time::timeout(Duration::from_millis(20), second.called_off()).await;
         assert!(waits.is_err(), "one for one");
+        assert_eq!(roll.leaving(), 1);
         roll.strike(&first);
-        roll.strike(&second);
-        assert!(!roll.begin(2).1);
+        assert_eq!(roll.leaving(), 0);
+        assert_eq!(roll.make_room(later), 1, "whoever is idle goes first");
+        assert_eq!(roll.make_room(later), 2, "then the second and the third");
+        assert_eq!(roll.make_room(later), 0, "and not the fourth, which has just come");
     }
 
     #[test]

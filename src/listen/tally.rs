@@ -17,6 +17,8 @@ pub enum Event {
     FullTotal,
     /// Closed at once: this client has `limits.connections_per_client` open.
     FullClient,
+    /// Closed at once: memory is short.
+    FullMemory,
     /// An idle connection was ended to make room: `limits.connections` were open, or files or memory ran short.
     MadeRoom,
     /// Closed before it said anything of use: `limits.handshakes` were opening, and it was the oldest of them.
@@ -58,10 +60,11 @@ pub enum Event {
 
 impl Event {
     /// Every event, in the order of their numbers.
-    pub const ALL: [Event; 21] = [
+    pub const ALL: [Event; 22] = [
         Event::Accepted,
         Event::FullTotal,
         Event::FullClient,
+        Event::FullMemory,
         Event::MadeRoom,
         Event::ShedOpening,
         Event::ShedHead,
@@ -89,6 +92,7 @@ impl Event {
             Event::Accepted => "accepted",
             Event::FullTotal => "full-total",
             Event::FullClient => "full-client",
+            Event::FullMemory => "full-memory",
             Event::MadeRoom => "made-room",
             Event::ShedOpening => "shed-opening",
             Event::ShedHead => "shed-head",
