@@ -11,6 +11,7 @@ use crate::client;
 use crate::guard::host::{self, HostTable};
 use crate::guard::{framing, pace};
 use crate::listen;
+use crate::load;
 use crate::observe::{self, Observe};
 use crate::site::{Route, Site};
 use crate::tls::store::Store;
@@ -26,6 +27,8 @@ pub struct Generation {
     pub workers: usize,
     /// Caps and times of connections.
     pub limits: listen::limits::Policy,
+    /// How many requests may be under way, and how much memory they may take.
+    pub load: load::Policy,
     /// What a request head may be.
     pub framing: framing::Policy,
     /// How slowly a request body may come.

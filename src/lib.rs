@@ -11,6 +11,7 @@
 //!         ├─ harden     what leaves the house               redirect from http to https
 //!         └─ observe    record, access log, metrics         admin    their listener
 //! config   read, complain, compile ─→ generation ─→ live    site     a site and its routes
+//! load     how much at once         pressure  what runs short
 //! server   the composition root     control   signals       runtime · drain · clock · rlimit
 //! head · fields · body · reply      the forms in which messages are passed
 //! ```
@@ -32,8 +33,10 @@ pub mod head;
 pub mod http1;
 pub mod listen;
 pub mod live;
+pub mod load;
 pub mod observe;
 pub mod pipeline;
+pub mod pressure;
 pub mod redirect;
 pub mod refusal;
 pub mod reply;

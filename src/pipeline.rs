@@ -32,6 +32,7 @@ use crate::guard::upgrade::Upgrade;
 use crate::guard::{framing, headers, host, method, path, size, target, upgrade};
 use crate::harden;
 use crate::head::Head;
+use crate::load::Mark;
 use crate::observe::Record;
 use crate::redirect;
 use crate::refusal::{Reason, Refusal};
@@ -67,6 +68,7 @@ pub async fn answer(worker: Arc<Worker>, peer: Arc<Peer>, request: Request) -> R
     if let Ok(id) = HeaderValue::from_str(record.id()) {
         reply.fields.set(X_REQUEST_ID, id);
     }
+    reply.close |= worker.is_short();
     record.answered(clock::now(), reply.status);
     if head.method() == Method::HEAD {
         record.complete();
@@ -90,8 +92,11 @@ async fn serve<'g, 'r>(
         Decision::Forward(errand) => {
             // A defect on demand, for the tests of the shell around this. Not compiled into a release.
             debug_assert!(head.get(&X_RAVELIN_DEFECT).is_none(), "asked for by a test");
+            let place = worker.enter(generation, &errand.client)?;
             let upstream = &errand.site.upstream;
             let call = errand.call(generation, peer, head, upload, found.secure, record)?;
+            let call = Call { client: place.client(), ..call };
+            record.hold(place);
             let answer = upstream.send(worker.index, call).await;
             let facts = answer.as_ref().map_or_else(|error| &error.facts, |answer| &answer.facts);
             record.origin(&facts.seen());
@@ -316,6 +321,7 @@ impl Errand<'_, '_> {
             Body::client(upload, Meter::new(generation.pace, limit), record.receiving())
         };
         Ok(Call {
+            client: Mark::default(),
             method: head.method().clone(),
             head: written,
             framing,

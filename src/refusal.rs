@@ -337,7 +337,7 @@ impl Reason {
                 StatusCode::SERVICE_UNAVAILABLE,
                 Step::Origin,
                 "The site is very busy right now. Please try again in a moment.",
-                "See `limits.connections` and the number of origin connections.",
+                "The log says which limit was met: see `requests`, `requests_per_client` and `memory` in `[limits]`, `requests` and `queue` in `[site.upstream_pool]`, and the limit of open files.",
             ),
             Reason::Internal => row(
                 "internal",

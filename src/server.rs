@@ -16,7 +16,8 @@ use futures_util::future::join_all;
 use http::HeaderName;
 
 use crate::admin::Readiness;
-use crate::client::Peer;
+use crate::client::key::Key;
+use crate::client::{Client, Peer};
 use crate::clock;
 use crate::config::Loaded;
 use crate::control::{self, Signals};
@@ -30,11 +31,14 @@ use crate::listen::socket::{self, BindError};
 use crate::listen::tally::{Event, Tally};
 use crate::listen::{Door, Terms, accept};
 use crate::live::Live;
+use crate::load::{self, Load, Place};
 use crate::observe::metrics::{Kind, Outside};
 use crate::observe::{self, diagnostics::Diagnostics};
 use crate::observe::{Arrival, Observe, Record, Seen, Tls};
 use crate::pipeline;
+use crate::pressure;
 use crate::refusal::{Reason, Refusal};
+use crate::rlimit;
 use crate::runtime::{self, Control};
 use crate::site::Site;
 use crate::tls;
@@ -52,6 +56,10 @@ pub struct House {
     pub diagnostics: Diagnostics,
     /// What happened at the door.
     pub tally: Arc<Tally>,
+    /// Who is connected.
+    pub census: Arc<Census<Key>>,
+    /// Which requests are under way.
+    pub load: Arc<Load>,
     /// How far the shutdown has come.
     pub drain: Drain,
     /// Whether balancers may send requests.
@@ -95,7 +103,7 @@ pub fn run(
     ready: impl FnOnce(&[SocketAddr]),
 ) -> Result<(), StartError> {
     let diagnostics = Diagnostics::install(&generation.log).map_err(StartError::system("set up its log"))?;
-    crate::rlimit::raise();
+    rlimit::raise();
     // Before a port is open: whoever sees one may send a signal, and the default of most is the end.
     let control = Control::new().map_err(StartError::system("start its control thread"))?;
     let signals = control.run(async { Signals::new() }).map_err(StartError::system("receive signals"))?;
@@ -114,6 +122,8 @@ pub fn run(
         terms: terms(&tls, &generation).map_err(StartError::Tls)?,
         live: Live::new(Arc::clone(&generation)),
         tally: Arc::new(Tally::new(clock::now())),
+        census: Arc::new(Census::new()),
+        load: Arc::new(Load::new()),
         drain: Drain::new(),
         readiness: Readiness::default(),
         warned: Mutex::default(),
@@ -125,11 +135,10 @@ pub fn run(
     show_door(&house);
     let by_worker: Vec<Mutex<Vec<TcpListener>>> =
         (0..workers).map(|_| Mutex::new(sockets.iter_mut().filter_map(Vec::pop).collect())).collect();
-    let census = Arc::new(Census::new());
     let inside = Arc::clone(&house);
     let running = runtime::start(workers, move |index| {
         let sockets = by_worker.get(index).map(take).unwrap_or_default();
-        work(index, Arc::clone(&inside), Arc::clone(&census), sockets)
+        work(index, Arc::clone(&inside), sockets)
     })
     .map_err(StartError::system("start its threads"))?;
     let admin = admin.and_then(|mut sockets| sockets.pop());
@@ -140,7 +149,12 @@ pub fn run(
         }
         ready(&addresses);
     });
-    control.run(serving);
+    let watching = pressure::run(Arc::clone(&house));
+    control.run(async {
+        let watching = tokio::spawn(watching);
+        serving.await;
+        watching.abort();
+    });
     drop(control);
     running.join();
     if !house.observe.flush() {
@@ -151,12 +165,7 @@ pub fn run(
 }
 
 /// One worker: its accept loops, then its connections until the last one is over.
-async fn work(
-    index: usize,
-    house: Arc<House>,
-    census: Arc<Census<crate::client::key::Key>>,
-    sockets: Vec<TcpListener>,
-) {
+async fn work(index: usize, house: Arc<House>, sockets: Vec<TcpListener>) {
     let seen = house.observe.worker(index);
     let worker = Arc::new(Worker { index, house: Arc::clone(&house), seen });
     let sweep = tokio::spawn(sweep(Arc::clone(&worker)));
@@ -165,7 +174,7 @@ async fn work(
         let door = Door {
             listener,
             terms: Arc::clone(terms),
-            census: Arc::clone(&census),
+            census: Arc::clone(&house.census),
             tally: Arc::clone(&house.tally),
             drain: house.drain.watch(),
             serve: move |peer, request| pipeline::answer(Arc::clone(&worker), peer, request),
@@ -226,6 +235,22 @@ fn show_door(house: &Arc<House>) {
         "cause",
         Box::new(failed),
     );
+    let load = Arc::clone(&house.load);
+    let refused = move || load::Limit::ALL.iter().map(|limit| (limit.name(), load.refused(*limit))).collect();
+    let help = "Requests refused because too much was under way, by the limit that said so";
+    show("overload_refusals", help, Kind::Counter, "limit", Box::new(refused));
+    let load = Arc::clone(&house.load);
+    let under_way = move || vec![("", load.under_way() as u64)];
+    let help = "Requests that the origins were asked and that are not over";
+    show("requests_under_way", help, Kind::Gauge, "", Box::new(under_way));
+    let load = Arc::clone(&house.load);
+    let short = move || vec![("", u64::from(load.is_short()))];
+    let help = "Whether memory is short, so that nothing new begins: 1 or 0";
+    show("memory_short", help, Kind::Gauge, "", Box::new(short));
+    let load = Arc::clone(&house.load);
+    let memory = move || vec![("taken", load.memory().0), ("allowed", load.memory().1)];
+    let help = "Memory in bytes, and what of it is allowed; 0 if there is no bound";
+    show("memory_bytes", help, Kind::Gauge, "memory", Box::new(memory));
     let house_now = Arc::downgrade(house);
     let open = move || {
         let open = house_now.upgrade().map_or(0, |house| house.drain.live());
@@ -268,7 +293,7 @@ fn terms_of(
 ) -> Result<Terms, rustls::Error> {
     let store = listener.store.clone();
     Ok(Terms {
-        limits: generation.limits.clone(),
+        limits: generation.limits.clone().within(rlimit::files()),
         tls: store.map(|store| tls.server_config(store)).transpose()?,
         client: generation.client.clone(),
     })
@@ -318,6 +343,20 @@ impl House {
 }
 
 impl Worker {
+    /// A place for a request of `client` among those that are under way.
+    ///
+    /// # Errors
+    /// When too many are.
+    pub fn enter(&self, generation: &Generation, client: &Client) -> Result<Place, Refusal> {
+        self.house.load.enter(generation.client.key(client.addr), &generation.load)
+    }
+
+    /// Whether memory is short, so that no connection is kept for another request.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        self.house.load.is_short()
+    }
+
     /// The generation slot.
     #[must_use]
     pub fn live(&self) -> &Live {

@@ -25,7 +25,7 @@ use crate::listen::settings::{Certificates, Https, Service, UnknownSni};
 use crate::observe;
 use crate::runtime::worker_count;
 use crate::site::Site;
-use crate::tls::load::{self, Files};
+use crate::tls::load::{Files, load};
 use crate::tls::store::{Store, UnknownName};
 use crate::upstream;
 
@@ -149,6 +149,7 @@ impl Raw {
             listeners,
             workers,
             limits: self.limits.connections.compile(&mut reading.complaints),
+            load: self.limits.load.compile(&mut reading.complaints),
             framing: self.limits.framing.compile(&mut reading.complaints),
             pace: self.limits.pace.compile(&mut reading.complaints),
             client: self.client.compile(&mut reading.complaints),
@@ -183,6 +184,7 @@ fn read_shutdown(root: &mut Section<'_>, reading: &mut Reading<'_>) -> Shutdown 
 #[derive(Default)]
 struct Limits {
     connections: listen::limits::Raw,
+    load: crate::load::settings::Raw,
     framing: framing::Raw,
     pace: pace::Raw,
     origin: upstream::Limits,
@@ -195,6 +197,7 @@ impl Limits {
         let default = upstream::Limits::default();
         let limits = Self {
             connections: listen::limits::Raw::read(&mut section, reading),
+            load: crate::load::settings::Raw::read(&mut section, reading),
             framing: framing::Raw::read(&mut section, reading),
             pace: pace::Raw::read(&mut section, reading),
             origin: upstream::Limits {
@@ -249,7 +252,7 @@ fn store(
             for pair in pairs {
                 let files = Files { chain: &pair.chain.value, key: &pair.key.value };
                 let place = Some(&pair.chain.place);
-                certificates.extend(load::load(files, clock::wall(), place, &mut reading.complaints));
+                certificates.extend(load(files, clock::wall(), place, &mut reading.complaints));
             }
         }
         Certificates::Made(maker) => {

@@ -5,12 +5,12 @@
 
 use std::fmt::{Display, Write as _};
 
-use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 
 use crate::body::Body;
 use crate::head::Head;
-use crate::refusal::Refusal;
+use crate::refusal::{Reason, Refusal};
 use crate::reply::Reply;
 
 const STYLE: &str = "body{font:1.1rem/1.5 system-ui,sans-serif;max-width:36rem;margin:12vh auto;padding:0 1rem}\
@@ -20,6 +20,9 @@ const STYLE: &str = "body{font:1.1rem/1.5 system-ui,sans-serif;max-width:36rem;m
 /// Allows the style sheet above and nothing else. A test recomputes the hash.
 const POLICY: &str = "default-src 'none'; style-src 'sha256-zfHoqlSfYA73wK8oueWM/qHZtri9vZ7y08hXNpqYLP8='; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'self'";
+
+/// When to come back if it was too much (RFC 9110 section 10.2.3): soon, for it passes quickly.
+const RETRY_SOON: HeaderValue = HeaderValue::from_static("2");
 
 /// The forms in which the page exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +38,9 @@ pub fn refusal(refusal: &Refusal, reference: impl Display, head: &Head<'_>) -> R
     let accept =
         head.all(&ACCEPT).filter_map(|value| str::from_utf8(value).ok()).collect::<Vec<_>>().join(",");
     let mut reply = page(row.status, row.public, reference, &accept);
+    if refusal.reason == Reason::Overloaded {
+        reply.fields.push(RETRY_AFTER, RETRY_SOON);
+    }
     if let Some(allow) = &refusal.allow {
         reply.fields.push(ALLOW, allow.clone());
     }
@@ -166,7 +172,6 @@ fn escape_json(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::refusal::Reason;
     use proptest::prelude::*;
 
     fn head(accept: &str) -> http::request::Parts {
@@ -232,6 +237,15 @@ mod tests {
         let text = html(StatusCode::METHOD_NOT_ALLOWED, no.reason.row().public, "ref-1");
         assert!(text.contains("<html lang=\"en\">") && text.contains("ref-1") && text.contains("viewport"));
         assert!(!text.contains("secret"));
+    }
+
+    #[test]
+    fn who_comes_at_a_bad_moment_hears_when_to_come_again() {
+        let parts = head("*/*");
+        let busy = refusal(&Refusal::new(Reason::Overloaded, "x"), 1, &Head::new(&parts));
+        assert_eq!(busy.fields.get(&RETRY_AFTER).unwrap(), "2");
+        let other = refusal(&Refusal::new(Reason::BadPath, "x"), 1, &Head::new(&parts));
+        assert!(!other.fields.contains(&RETRY_AFTER));
     }
 
     #[test]

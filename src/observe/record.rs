@@ -22,6 +22,7 @@ use crate::body::BodyError;
 use crate::clock;
 use crate::head::Head;
 use crate::http1::grade::Fault;
+use crate::load::Place;
 use crate::refusal::{Reason, Refusal};
 
 /// As many rules in report mode are noted for one request; there are fewer rules than that.
@@ -111,6 +112,8 @@ impl Received {
 /// are kept; cookies, `Authorization` and bodies are never looked at.
 pub struct Record {
     seen: Seen,
+    /// The request's place among those that are under way.
+    place: Option<Place>,
     pub(super) texts: Texts,
     pub(super) id: RequestId,
     pub(super) trace: Traceparent,
@@ -155,6 +158,7 @@ impl Record {
         let target = head.target();
         let host = target.authority.map(str::as_bytes).or_else(|| head.get(&HOST)).map(without_user);
         Box::new(Self {
+            place: None,
             id,
             trace,
             parent,
@@ -245,6 +249,11 @@ impl Record {
             let detail = self.texts.keep(refusal.detail.as_bytes());
             self.would_block.push(WouldBlock { reason: refusal.reason, detail });
         }
+    }
+
+    /// Its place among the requests that are under way, which is given back when it is over.
+    pub fn hold(&mut self, place: Place) {
+        self.place = Some(place);
     }
 
     /// How the exchange with the origin went.

@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use super::endpoint::Endpoint;
 use super::health::{Health, Patience};
 use super::pool::Pool;
+use super::settings::PoolPolicy;
 use super::stream::Stream;
 use super::tls::Tls;
+use crate::load::Gate;
 
 /// More members than this do not fit the mark of those tried already.
 pub(super) const MEMBERS_MAX: usize = 64;
@@ -24,6 +26,8 @@ pub(super) struct Member {
     pub(super) tls: Option<Tls>,
     /// Whether it is left alone.
     pub(super) health: Health,
+    /// How many requests it may have at once without an answer.
+    pub(super) gate: Arc<Gate>,
     outstanding: AtomicUsize,
     pools: Box<[Pool]>,
 }
@@ -48,7 +52,7 @@ impl Member {
         tls: Option<Tls>,
         patience: Patience,
         workers: usize,
-        idle_per_worker: usize,
+        pool: &PoolPolicy,
         now: Instant,
     ) -> Self {
         Self {
@@ -56,8 +60,9 @@ impl Member {
             endpoint,
             tls,
             health: Health::new(patience, now),
+            gate: Gate::new(pool.requests),
             outstanding: AtomicUsize::new(0),
-            pools: (0..workers).map(|_| Pool::new(idle_per_worker)).collect(),
+            pools: (0..workers).map(|_| Pool::new(pool.idle_per_worker)).collect(),
         }
     }
 
@@ -146,7 +151,7 @@ mod tests {
         (0..count)
             .map(|i| {
                 let endpoint = Endpoint::from_text(&format!("http://127.0.0.1:{}", 8000 + i)).unwrap();
-                Arc::new(Member::new(endpoint, None, patience, 1, 4, clock::now()))
+                Arc::new(Member::new(endpoint, None, patience, 1, &PoolPolicy::default(), clock::now()))
             })
             .collect()
     }

@@ -95,6 +95,7 @@ mod tests {
     use tokio::net::{TcpListener, UnixListener};
 
     use super::super::health::Patience;
+    use super::super::settings::PoolPolicy;
     use super::*;
     use crate::clock;
     use crate::config::section::FromText;
@@ -103,7 +104,14 @@ mod tests {
 
     fn member(url: &str) -> Member {
         let patience = Patience { fail_after: 0, retry_after: LIMIT };
-        Member::new(Endpoint::from_text(url).unwrap(), None, patience, 1, 1, clock::now())
+        Member::new(
+            Endpoint::from_text(url).unwrap(),
+            None,
+            patience,
+            1,
+            &PoolPolicy::default(),
+            clock::now(),
+        )
     }
 
     async fn kind(url: &str, limit: Duration) -> Kind {

@@ -16,6 +16,8 @@ pub enum Kind {
     Unreachable,
     /// This process or the machine has no file or memory left for a connection: no fault of the origin.
     Exhausted,
+    /// The origin has as many requests as it may have at once, and none of them was answered in time.
+    Busy,
     /// The TLS handshake failed, or the certificate was not accepted.
     Tls,
     /// The answer was not one clear HTTP/1 message.
@@ -110,7 +112,7 @@ impl Kind {
     pub const fn reason(self) -> Reason {
         match self {
             Self::Unreachable => Reason::OriginUnreachable,
-            Self::Exhausted => Reason::Overloaded,
+            Self::Exhausted | Self::Busy => Reason::Overloaded,
             Self::Tls => Reason::OriginTls,
             Self::Protocol => Reason::OriginProtocol,
             Self::Closed => Reason::OriginClosed,
@@ -128,7 +130,7 @@ impl Kind {
     pub const fn blame(self) -> Blame {
         match self {
             Self::ClientBody | Self::ClientRefused(_) | Self::ClientStalled => Blame::Client,
-            Self::Exhausted => Blame::Proxy,
+            Self::Exhausted | Self::Busy => Blame::Proxy,
             _ => Blame::Origin,
         }
     }

@@ -26,6 +26,8 @@ use crate::clock;
 use crate::fields::Fields;
 use crate::http1::framing::{Framing, RequestFraming};
 use crate::http1::response::ResponseHead;
+use crate::load::Mark;
+use crate::load::gate::Full;
 use crate::reply::Reply;
 
 /// How long before the origin's announced time-out a connection is no longer used.
@@ -37,6 +39,7 @@ pub struct Upstream {
     turn: AtomicUsize,
     connect: Duration,
     idle: Duration,
+    queue: Duration,
     limits: Limits,
 }
 
@@ -65,6 +68,8 @@ impl Default for Limits {
 /// One request, ready to go.
 #[derive(Debug)]
 pub struct Call {
+    /// Who asks, where clients wait for their turn.
+    pub client: Mark,
     /// Its method, which decides whether it may be repeated and whether an answer has a body.
     pub method: Method,
     /// The head that [`super::rewrite::head`] wrote.
@@ -104,13 +109,14 @@ impl Upstream {
         let patience = Patience { fail_after, retry_after: pool.retry_after };
         let member = |(endpoint, tls): &(_, Option<_>)| {
             let (endpoint, tls) = (Clone::clone(endpoint), tls.clone());
-            Arc::new(Member::new(endpoint, tls, patience, workers, pool.idle_per_worker, clock::now()))
+            Arc::new(Member::new(endpoint, tls, patience, workers, pool, clock::now()))
         };
         Self {
             members: policy.members.iter().map(member).collect(),
             turn: AtomicUsize::new(0),
             connect: pool.connect,
             idle: pool.idle,
+            queue: pool.queue,
             limits,
         }
     }
@@ -122,6 +128,7 @@ impl Upstream {
     /// the request went out, or the method is safe to repeat and there is no body (RFC 9110 section
     /// 9.2.2).
     pub async fn send(&self, worker: usize, call: Call) -> Result<Answer, UpstreamError> {
+        let client = call.client;
         let repeatable = is_idempotent(&call.method) && call.framing == RequestFraming::None;
         let mut order = Order {
             expect: Expect {
@@ -145,6 +152,11 @@ impl Upstream {
                 return Err(UpstreamError { facts, ..last });
             };
             facts.member = Some(Arc::clone(&seat.member.name));
+            // Held until the answer begins, or until it is clear that none will come from this member.
+            let _turn = match seat.member.gate.enter(client, self.queue).await {
+                Ok(turn) => turn,
+                Err(full) => return Err(UpstreamError { facts, ..busy(full) }),
+            };
             facts.attempts += 1;
             let (stream, start) = match self.stream(&seat, &order, fresh, start, &mut facts).await {
                 Ok(found) => found,
@@ -291,6 +303,16 @@ impl Upstream {
             None => self.idle,
         }
     }
+}
+
+fn busy(full: Full) -> UpstreamError {
+    let detail = match full {
+        Full::Waited => {
+            "`requests` of `[site.upstream_pool]` are waiting for their answers, and none came within `queue`"
+        }
+        Full::Crowded => "too many requests wait for their turn, and this client has most of them",
+    };
+    UpstreamError::new(Kind::Busy, detail)
 }
 
 /// What stays the same over every attempt.

@@ -34,6 +34,8 @@ struct RawPool {
     connect: Option<Placed<Text<Duration>>>,
     fail_after: Option<Placed<u64>>,
     retry_after: Option<Placed<Text<Duration>>>,
+    requests: Option<Placed<u64>>,
+    queue: Option<Placed<Text<Duration>>>,
 }
 
 /// The origins of one site.
@@ -59,6 +61,10 @@ pub struct PoolPolicy {
     pub fail_after: u32,
     /// For how long.
     pub retry_after: Duration,
+    /// How many requests a member may have at once whose answers have not begun.
+    pub requests: usize,
+    /// How long a request above that may wait for its turn.
+    pub queue: Duration,
 }
 
 impl Policy {
@@ -98,6 +104,9 @@ impl Default for PoolPolicy {
             connect: Duration::from_secs(5),
             fail_after: 3,
             retry_after: Duration::from_secs(10),
+            // More than Apache's 150 workers, so that it is never idle while somebody waits.
+            requests: 256,
+            queue: Duration::from_secs(10),
         }
     }
 }
@@ -175,6 +184,8 @@ impl RawPool {
             connect: section.get(reading, "connect"),
             fail_after: section.get(reading, "fail_after"),
             retry_after: section.get(reading, "retry_after"),
+            requests: section.get(reading, "requests"),
+            queue: section.get(reading, "queue"),
         };
         section.finish(reading);
         raw
@@ -188,11 +199,18 @@ impl RawPool {
             idle: time(&self.idle, standard.idle),
             connect: time(&self.connect, standard.connect),
             retry_after: time(&self.retry_after, standard.retry_after),
+            requests: count(&self.requests)
+                .map_or(standard.requests, |n| usize::try_from(n).unwrap_or(usize::MAX)),
+            queue: time(&self.queue, standard.queue),
             idle_per_worker: count(&self.idle_per_worker)
                 .map_or(standard.idle_per_worker, |n| usize::try_from(n).unwrap_or(usize::MAX)),
             fail_after: count(&self.fail_after)
                 .map_or(standard.fail_after, |n| u32::try_from(n).unwrap_or(u32::MAX)),
         };
+        if let Some(requests) = self.requests.as_ref().filter(|p| p.value == 0) {
+            let hint = "leave the key out for the default".to_owned();
+            complaints.error(Some(&requests.place), "`requests` = 0 lets nobody through", Some(hint));
+        }
         if let Some(connect) = self.connect.as_ref().filter(|p| p.value.0.is_zero()) {
             complaints.error(Some(&connect.place), "`connect` must be longer than nothing", None);
         }

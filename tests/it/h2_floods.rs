@@ -209,7 +209,7 @@ fn origin(asked: &Arc<AtomicUsize>) -> Recorder {
         let large = head.windows(6).any(|window| window == b"/large");
         let sent = if large {
             let head = "HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n";
-            socket.write_all(head.as_bytes()).and_then(|()| socket.write_all(&[b'x'; 1_000_000]))
+            socket.write_all(head.as_bytes()).and_then(|()| socket.write_all(&vec![b'x'; 1_000_000]))
         } else {
             socket.write_all(OK.as_bytes())
         };
@@ -484,7 +484,7 @@ fn empty_data_flood() {
 fn hpack_bomb() {
     let mut block = asks("GET", "/attack");
     block.extend([vec![0x40], string("x"), string(&"y".repeat(3900))].concat());
-    block.extend(vec![0x80 | 62; 12_000]);
+    block.extend(vec![0x80 | 0x3e; 12_000]);
     let cost = suffer("HPACK bomb", &[], |attacker| {
         attacker.flood(1, NOW, |stream| vec![frame(HEADERS, LAST, stream, &block)]);
     });
@@ -505,7 +505,7 @@ fn sixteen_thousand_fields() {
 fn lists_that_are_too_large_again_and_again() {
     let block = [asks("GET", "/attack"), field("a", &"b".repeat(8000)).repeat(12)].concat();
     let cost = suffer("field lists too large", &[], |attacker| {
-        attacker.flood(1, NOW, |stream| large(stream, &block))
+        attacker.flood(1, NOW, |stream| large(stream, &block));
     });
     cost.ended_within(PROMPT).closed();
 }

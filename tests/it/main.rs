@@ -33,5 +33,6 @@ mod origin;
 mod origin_faults;
 mod path_acl;
 mod restricting;
+mod shedding;
 mod slow_clients;
 mod wire;

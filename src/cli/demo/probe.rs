@@ -14,6 +14,7 @@ use crate::body::Body;
 use crate::config::section::FromText as _;
 use crate::fields::Fields;
 use crate::http1::framing::RequestFraming;
+use crate::load::Mark;
 use crate::upstream::settings::Policy;
 use crate::upstream::{Call, Endpoint, Limits, Upstream};
 
@@ -130,6 +131,7 @@ impl Door {
         let head =
             format!("{method} {path} HTTP/1.1\r\nhost: {}\r\naccept: text/html\r\n{more}\r\n", self.host);
         let call = Call {
+            client: Mark::default(),
             method,
             head: BytesMut::from(head.as_str()),
             framing: RequestFraming::None,

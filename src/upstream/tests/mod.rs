@@ -23,6 +23,7 @@ use super::{Answer, Call, Kind, Limits, Upstream, UpstreamError};
 use crate::body::{Body, BodyError};
 use crate::config::section::FromText;
 use crate::http1::framing::RequestFraming;
+use crate::load::Mark;
 
 /// Long enough that no healthy test reaches it.
 const LONG: Duration = Duration::from_secs(10);
@@ -118,7 +119,8 @@ fn call(method: Method, framing: RequestFraming, body: Body) -> Call {
         RequestFraming::Chunked => "transfer-encoding: chunked\r\n".to_owned(),
     };
     let head = BytesMut::from(format!("{method} / HTTP/1.1\r\nhost: a.test\r\n{line}\r\n").as_str());
-    Call { method, head, framing, body, websocket: false, first_byte: LONG, many_streams: false }
+    let client = Mark::default();
+    Call { client, method, head, framing, body, websocket: false, first_byte: LONG, many_streams: false }
 }
 
 fn get() -> Call {

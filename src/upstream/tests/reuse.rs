@@ -11,6 +11,8 @@ const POOL: PoolPolicy = PoolPolicy {
     connect: Duration::from_secs(5),
     fail_after: 3,
     retry_after: Duration::from_secs(10),
+    requests: 256,
+    queue: Duration::from_secs(10),
 };
 
 /// Sends a GET that the peer answers with `answer` on the connection it has.

@@ -42,7 +42,7 @@ fn one_or_several_members_with_the_standard_pool() {
     assert_eq!(policy.pool, PoolPolicy::default());
     let (policy, complaints) = compile(
         "upstream = ['http://a', 'unix:/run/x.sock']\n[upstream_pool]\nidle = '2 s'\nidle_per_worker = 8\n\
-         connect = '1 s'\nfail_after = 0\nretry_after = '1 min'",
+         connect = '1 s'\nfail_after = 0\nretry_after = '1 min'\nrequests = 9\nqueue = '3 s'",
     );
     assert!(complaints.is_empty(), "{complaints}");
     assert_eq!(policy.members.len(), 2);
@@ -52,6 +52,8 @@ fn one_or_several_members_with_the_standard_pool() {
         connect: Duration::from_secs(1),
         fail_after: 0,
         retry_after: Duration::from_mins(1),
+        requests: 9,
+        queue: Duration::from_secs(3),
     };
     assert_eq!(policy.pool, want);
 }

@@ -34,6 +34,7 @@ pub(crate) struct Builder {
     https: String,
     http: String,
     open_files: Option<u32>,
+    address_space: Option<u64>,
 }
 
 /// Where a site's requests go.
@@ -127,6 +128,12 @@ impl Builder {
         self
     }
 
+    /// With at most so many bytes of address space.
+    pub(crate) fn address_space(mut self, bytes: u64) -> Self {
+        self.address_space = Some(bytes);
+        self
+    }
+
     /// Starts it and waits until it listens.
     #[track_caller]
     pub(crate) fn start(self) -> Ravelin {
@@ -166,10 +173,12 @@ impl Builder {
 
     fn command(&self, config: &Path) -> Command {
         let mut command = ravelin();
-        if let Some(count) = self.open_files {
+        if self.open_files.is_some() || self.address_space.is_some() {
             let binary = command.get_program().to_owned();
             command = Command::new("prlimit");
-            command.arg(format!("--nofile={count}:{count}")).arg("--").arg(binary);
+            command.args(self.open_files.map(|count| format!("--nofile={count}:{count}")));
+            command.args(self.address_space.map(|bytes| format!("--as={bytes}:{bytes}")));
+            command.arg("--").arg(binary);
         }
         command.args(["run", "--config"]).arg(config);
         command.env("NO_COLOR", "1");
