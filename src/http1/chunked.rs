@@ -212,7 +212,7 @@ impl State {
             (State::TrailerStart { seen }, b) if is_token(b) => State::TrailerName { seen: trailer(*seen)? },
             (State::TrailerName { seen }, b) if is_token(b) => State::TrailerName { seen: trailer(*seen)? },
             (State::TrailerName { seen }, b':') => State::Trailer { seen: trailer(*seen)? },
-            (State::TrailerName { .. }, b'\n') | (State::TrailerStart { .. }, b'\n') => {
+            (State::TrailerName { .. } | State::TrailerStart { .. }, b'\n') => {
                 return Err(ChunkFault::BadLineEnd);
             }
             (State::TrailerStart { .. } | State::TrailerName { .. }, _) => {

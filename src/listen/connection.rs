@@ -84,7 +84,7 @@ where
             Box::pin(https_needed(&door, &terms, guest, bytes, deadline)).await;
         }
         (Ok(Opening::Speaks(protocol, _)), tls) => {
-            Box::pin(refuse(&door, &terms, guest, protocol, tls)).await
+            Box::pin(refuse(&door, &terms, guest, protocol, tls)).await;
         }
     }
 }

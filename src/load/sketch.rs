@@ -58,7 +58,9 @@ mod tests {
                 prop_assert!(sketch.add(*client) as usize >= own);
                 prop_assert!(sketch.get(*client) as usize >= own);
             }
-            clients.iter().for_each(|client| sketch.subtract(*client));
+            for client in &clients {
+                sketch.subtract(*client);
+            }
             prop_assert!(clients.iter().all(|client| sketch.get(*client) == 0));
         }
     }

@@ -347,9 +347,9 @@ const LAST: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 
 /// An answer of these pieces, whose length nobody knows.
 fn in_pieces(pieces: &[Result<&'static str, ()>]) -> Reply {
-    let mut pieces = pieces.to_vec().into_iter();
+    let mut pieces = std::collections::VecDeque::from(pieces.to_vec());
     let body = Body::scripted(move |_| {
-        let piece = pieces.next();
+        let piece = pieces.pop_front();
         Poll::Ready(piece.map(|piece| {
             piece.map(Bytes::from).map_err(|()| BodyError::Origin(io::ErrorKind::UnexpectedEof.into()))
         }))
