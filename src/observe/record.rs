@@ -98,7 +98,7 @@ pub(super) struct Upstream {
 }
 
 /// Counts the bytes of a request body while it streams to the origin; see [`Record::receiving`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Received(Arc<AtomicU64>);
 
 impl Received {

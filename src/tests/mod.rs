@@ -4,6 +4,7 @@
 //! is one course of events, to the millisecond, and a failure can be played again.
 
 pub(crate) mod dice;
+pub(crate) mod net;
 pub(crate) mod pipe;
 
 use std::future::Future;

@@ -33,6 +33,10 @@ pub(super) async fn connect(member: &Member, limit: Duration) -> Result<Stream, 
 }
 
 async fn open(member: &Member, limit: Duration) -> Result<Stream, UpstreamError> {
+    #[cfg(test)]
+    if let Some(dialled) = crate::tests::net::dial(&member.name).await {
+        return dialled.map(|end| Stream::Simulated(Box::new(end))).map_err(|error| unreachable(&error));
+    }
     let (host, port) = match &member.endpoint {
         Endpoint::Unix(path) => {
             let opened = UnixStream::connect(path).await;

@@ -21,6 +21,9 @@ pub(super) enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
     /// A unix socket.
     Unix(UnixStream),
+    /// A line of a simulation.
+    #[cfg(test)]
+    Simulated(Box<crate::tests::pipe::End>),
 }
 
 impl Stream {
@@ -57,6 +60,8 @@ impl Stream {
             Self::Unix(unix) => unix.poll_read_ready(cx),
             // TLS may hold decrypted bytes that the socket knows nothing of.
             Self::Tls(_) => Poll::Ready(Ok(())),
+            #[cfg(test)]
+            Self::Simulated(end) => end.poll_readable(cx).map(Ok),
         }
     }
 
@@ -66,6 +71,10 @@ impl Stream {
     /// `thorough` asks the kernel as well, which costs one system call: worth it before a request that
     /// cannot be sent again.
     pub(super) fn is_idle(&mut self, thorough: bool) -> bool {
+        #[cfg(test)]
+        if let Self::Simulated(end) = self {
+            return end.poll_readable(&mut Context::from_waker(Waker::noop())).is_pending();
+        }
         let mut byte = [0_u8; 1];
         let mut buffer = ReadBuf::new(&mut byte);
         let mut cx = Context::from_waker(Waker::noop());
@@ -81,6 +90,8 @@ impl Stream {
             Self::Tcp(tcp) => SockRef::from(tcp),
             Self::Tls(tls) => SockRef::from(tls.get_ref().0),
             Self::Unix(unix) => SockRef::from(unix),
+            #[cfg(test)]
+            Self::Simulated(_) => return true,
         };
         let mut byte = [std::mem::MaybeUninit::uninit()];
         matches!(socket.peek(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
@@ -93,6 +104,8 @@ impl AsyncRead for Stream {
             Self::Tcp(io) => Pin::new(io).poll_read(cx, buf),
             Self::Tls(io) => Pin::new(io).poll_read(cx, buf),
             Self::Unix(io) => Pin::new(io).poll_read(cx, buf),
+            #[cfg(test)]
+            Self::Simulated(end) => Pin::new(&mut **end).poll_read(cx, buf),
         }
     }
 }
@@ -103,6 +116,8 @@ impl AsyncWrite for Stream {
             Self::Tcp(io) => Pin::new(io).poll_write(cx, buf),
             Self::Tls(io) => Pin::new(io).poll_write(cx, buf),
             Self::Unix(io) => Pin::new(io).poll_write(cx, buf),
+            #[cfg(test)]
+            Self::Simulated(end) => Pin::new(&mut **end).poll_write(cx, buf),
         }
     }
 
@@ -115,6 +130,8 @@ impl AsyncWrite for Stream {
             Self::Tcp(io) => Pin::new(io).poll_write_vectored(cx, bufs),
             Self::Tls(io) => Pin::new(io).poll_write_vectored(cx, bufs),
             Self::Unix(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+            #[cfg(test)]
+            Self::Simulated(end) => Pin::new(&mut **end).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -127,6 +144,8 @@ impl AsyncWrite for Stream {
             Self::Tcp(io) => Pin::new(io).poll_flush(cx),
             Self::Tls(io) => Pin::new(io).poll_flush(cx),
             Self::Unix(io) => Pin::new(io).poll_flush(cx),
+            #[cfg(test)]
+            Self::Simulated(end) => Pin::new(&mut **end).poll_flush(cx),
         }
     }
 
@@ -135,6 +154,8 @@ impl AsyncWrite for Stream {
             Self::Tcp(io) => Pin::new(io).poll_shutdown(cx),
             Self::Tls(io) => Pin::new(io).poll_shutdown(cx),
             Self::Unix(io) => Pin::new(io).poll_shutdown(cx),
+            #[cfg(test)]
+            Self::Simulated(end) => Pin::new(&mut **end).poll_shutdown(cx),
         }
     }
 }
@@ -145,6 +166,8 @@ impl fmt::Debug for Stream {
             Self::Tcp(_) => "Stream::Tcp",
             Self::Tls(_) => "Stream::Tls",
             Self::Unix(_) => "Stream::Unix",
+            #[cfg(test)]
+            Self::Simulated(_) => "Stream::Simulated",
         })
     }
 }

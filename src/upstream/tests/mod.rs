@@ -112,6 +112,14 @@ fn upstream(urls: &[String], pool: PoolPolicy) -> Upstream {
 
 const LIMITS: Limits = Limits { response_head: 16 * 1024, body_idle: SHORT, tunnel_idle: LONG };
 
+impl Upstream {
+    /// The members of a simulation.
+    pub(crate) fn simulated(urls: &[String], limits: Limits) -> Self {
+        let members = urls.iter().map(|url| (Endpoint::from_text(url).unwrap(), None)).collect();
+        Self::new(&Policy { members, pool: PoolPolicy::default() }, limits, 1)
+    }
+}
+
 fn call(method: Method, framing: RequestFraming, body: Body) -> Call {
     let line = match framing {
         RequestFraming::None => String::new(),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::origin::Deed;
 use crate::tests::dice::Dice;
 
 /// One request, and the lesson of the road about it.
@@ -23,6 +24,8 @@ pub(super) struct Ask {
     pub(super) head_bytes: Vec<u8>,
     pub(super) body_bytes: Vec<u8>,
     pub(super) lesson: Lesson,
+    /// What the origin does, where there is one; the road then only passes on.
+    pub(super) deed: Option<Deed>,
 }
 
 /// What the road does with a request.
@@ -79,7 +82,7 @@ pub(super) const BROKEN: &[&str] = &[
 ];
 
 impl Ask {
-    pub(super) fn throw(mark: String, dice: &mut Dice) -> Self {
+    pub(super) fn throw(mark: String, has_origin: bool, dice: &mut Dice) -> Self {
         let method = *dice.pick(&["GET", "GET", "GET", "HEAD", "POST", "POST", "PUT"]);
         let has_body = matches!(method, "POST" | "PUT");
         let is_old = dice.once_in(8);
@@ -118,6 +121,7 @@ impl Ask {
             head_bytes: head_bytes.into_bytes(),
             body_bytes,
             lesson: Lesson::throw(has_body, dice),
+            deed: has_origin.then(|| Deed::throw(dice)),
         }
     }
 
@@ -125,19 +129,26 @@ impl Ask {
         self.method == "HEAD"
     }
 
-    /// Whether the answer's end is the end of the connection.
+    /// Whether the answer's end is the end of the connection. Of an origin's it is only known whether it may be:
+    /// what has come to its end already has a length.
     fn until_close(&self) -> bool {
+        if let Some(deed) = &self.deed {
+            return self.is_old && !self.is_head() && deed.is_endless();
+        }
         self.is_old && !self.is_head() && matches!(self.lesson.says, Says::Stream(_) | Says::Echo)
     }
 
     /// Whether the answer must say that it is the last, whatever else happens.
     pub(super) fn must_close(&self) -> bool {
-        !self.keeps || self.lesson.closes || self.until_close()
+        !self.keeps || (self.deed.is_none() && (self.lesson.closes || self.until_close()))
     }
 
     /// Whether it may say so although nobody wants to part: for what is left of the body.
     pub(super) fn may_close(&self) -> bool {
-        self.must_close() || self.expects || (!self.is_chunked && self.body.len() > 64 * 1024)
+        self.must_close()
+            || self.until_close()
+            || self.expects
+            || (!self.is_chunked && self.body.len() > 64 * 1024)
     }
 
     /// Whether the connection may end after the answer without a word: the rest of the body is too much, or
@@ -148,6 +159,9 @@ impl Ask {
 
     /// Whether the road gives no whole answer.
     pub(super) fn breaks_off(&self) -> bool {
+        if let Some(deed) = &self.deed {
+            return deed.breaks_off();
+        }
         match &self.lesson.says {
             Says::Panic => true,
             Says::Echo => self.is_broken && !self.is_head(),
@@ -158,6 +172,10 @@ impl Ask {
 
     /// The status and body of the answer.
     pub(super) fn answer(&self) -> (u16, Vec<u8>) {
+        if let Some(deed) = &self.deed {
+            let length = if self.is_head() || deed.is_bodiless() { 0 } else { deed.length };
+            return (deed.status, filler(&self.mark, length));
+        }
         let (status, body) = match &self.lesson.says {
             Says::Full(status, length) => (*status, filler(&self.mark, *length)),
             Says::Bare(status) => (*status, Vec::new()),

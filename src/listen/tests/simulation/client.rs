@@ -75,10 +75,11 @@ enum Part {
 }
 
 impl Plan {
-    pub(super) fn throw(name: &str, dice: &mut Dice) -> Self {
+    pub(super) fn throw(name: &str, has_origin: bool, dice: &mut Dice) -> Self {
         let count = dice.within(1..=8);
-        let asks: Vec<_> =
-            (0..count).map(|number| Arc::new(Ask::throw(format!("{name}-{number}"), dice))).collect();
+        let asks: Vec<_> = (0..count)
+            .map(|number| Arc::new(Ask::throw(format!("{name}-{number}"), has_origin, dice)))
+            .collect();
         let mut excuses = Excuses::default();
         let (mut steps, mut places) = (Vec::new(), Vec::new());
         let mut add = |step, place| {
@@ -138,7 +139,7 @@ impl Plan {
     pub(super) fn describe(&self) -> String {
         let asks = self.asks.iter().map(|ask| {
             format!(
-                "\n    {} {} 1.{} keeps={} expects={} waits={} body={} chunked={} broken={} {:?}",
+                "\n    {} {} 1.{} keeps={} expects={} waits={} body={} chunked={} broken={} {}",
                 ask.mark,
                 ask.method,
                 u8::from(!ask.is_old),
@@ -148,7 +149,7 @@ impl Plan {
                 ask.body.len(),
                 ask.is_chunked,
                 ask.is_broken,
-                ask.lesson
+                ask.deed.as_ref().map_or_else(|| format!("{:?}", ask.lesson), |deed| format!("{deed:?}"))
             )
         });
         format!("{:?}{}", self.excuses, asks.collect::<String>())

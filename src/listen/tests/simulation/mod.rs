@@ -1,10 +1,12 @@
-//! The driver of HTTP/1 connections between clients and a road that do what a seed says.
+//! The driver of HTTP/1 connections between clients and a road that do what a seed says, and the same with the
+//! way to the origin in between.
 //!
 //! A small model says of each request what may come of it, and every answer is held against that.
 
 mod ask;
 mod client;
 mod hear;
+mod origin;
 mod road;
 
 use std::num::NonZeroU64;
@@ -19,12 +21,15 @@ use super::*;
 use crate::client::key::Prefix;
 use crate::drain::DrainWatch;
 use crate::tests::dice::Dice;
+use crate::tests::net::Net;
 use crate::tests::pipe::{self, Notes};
 use crate::tests::{Trace, Witness, frozen, play};
+use crate::upstream::{Limits, Upstream};
 use ask::Ask;
 use client::{Ears, Excuses, Plan};
 use hear::{Heard, Speech, hear};
-use road::{Alive, NOBODY, Road, Sight};
+use origin::{Arrival, Origins};
+use road::{Alive, NOBODY, REFUSED, Road, Sight};
 
 /// How long the longest connection may last: many times what all deadlines together come to.
 const FOR_EVER: Duration = Duration::from_hours(24);
@@ -44,21 +49,29 @@ struct Course {
     server: Notes,
     drained: Option<Phase>,
     share: Option<usize>,
+    origins: Option<Arc<Origins>>,
 }
 
 #[test]
 fn every_request_has_its_answer() {
-    play("every_request_has_its_answer", 400, world);
+    play("every_request_has_its_answer", 300, |seed| world(seed, false));
+}
+
+#[test]
+fn every_request_has_its_answer_from_the_origin() {
+    play("every_request_has_its_answer_from_the_origin", 100, |seed| world(seed, true));
 }
 
 #[test]
 fn one_seed_is_one_course_of_events() {
-    for seed in 0..20 {
-        assert_eq!(world(seed).text(), world(seed).text());
+    for seed in 0..10 {
+        for has_origin in [false, true] {
+            assert_eq!(world(seed, has_origin).text(), world(seed, has_origin).text());
+        }
     }
 }
 
-fn world(seed: u64) -> Trace {
+fn world(seed: u64, has_origin: bool) -> Trace {
     frozen(async {
         let trace = Trace::new();
         let _witness = Witness(trace.clone());
@@ -73,6 +86,8 @@ fn world(seed: u64) -> Trace {
             ..limits::Policy::default()
         };
         let closing = tokio::spawn(close(dice.fork(), Arc::clone(&drain), trace.clone()));
+        let origins = has_origin.then(|| Origins::new(&mut dice, &trace));
+        let asked = origins.as_ref().map(Asked::new);
         let connections = (0..dice.within(1..=3)).map(|number| {
             let connection = Connection {
                 name: format!("c{number}"),
@@ -81,6 +96,8 @@ fn world(seed: u64) -> Trace {
                 census: Arc::clone(&census),
                 trace: trace.clone(),
                 share,
+                origins: origins.clone(),
+                upstream: asked.as_ref().map(|asked| Arc::clone(&asked.upstream)),
             };
             tokio::spawn(connection.live(dice.fork()))
         });
@@ -89,6 +106,9 @@ fn world(seed: u64) -> Trace {
             let course = connection.await.unwrap();
             let drained = Some(drain.phase()).filter(|phase| *phase >= Phase::Closing);
             Course { drained, ..course }.judge();
+        }
+        if let Some(asked) = asked {
+            asked.judge().await;
         }
         closing.abort();
         assert_eq!((drain.live(), census.total(), census.clients()), (0, 0, 0), "places are given back");
@@ -117,13 +137,67 @@ struct Connection {
     census: Arc<Census<Key>>,
     trace: Trace,
     share: Option<usize>,
+    origins: Option<Arc<Origins>>,
+    upstream: Option<Arc<Upstream>>,
+}
+
+/// The way to the origins, and their network.
+struct Asked {
+    origins: Arc<Origins>,
+    upstream: Arc<Upstream>,
+    sweep: tokio::task::JoinHandle<()>,
+    _net: Net,
+}
+
+impl Asked {
+    fn new(origins: &Arc<Origins>) -> Self {
+        let answering = Arc::clone(origins);
+        let urls = ["http://one.test:80", "http://two.test:80"].map(str::to_owned);
+        let limits = Limits { body_idle: origin::PATIENCE, ..Limits::default() };
+        let upstream = Arc::new(Upstream::simulated(&urls[..=usize::from(origins.is_flaky)], limits));
+        let swept = Arc::clone(&upstream);
+        let sweep = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                swept.sweep(0);
+            }
+        });
+        let net = Net::new(move |name| answering.dialled(name));
+        Self { origins: Arc::clone(origins), upstream, sweep, _net: net }
+    }
+
+    /// Nothing is left, and nothing arrived that nobody sent.
+    async fn judge(self) {
+        assert!(self.upstream.members().all(|(_, _, under_way)| under_way == 0), "seats are given back");
+        // Longer than any connection is kept.
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let open = self.origins.lines.lock().unwrap().iter().filter(|line| !line.is_gone()).count();
+        assert_eq!(open, 0, "connections to the origin are closed");
+        self.sweep.abort();
+        let asks = self.origins.asks.lock().unwrap();
+        for (mark, arrivals) in &*self.origins.arrivals.lock().unwrap() {
+            let ask = &asks[mark];
+            // Only what is safe to repeat is said again, and once.
+            let most = if matches!(ask.method, "GET" | "HEAD") { 2 } else { 1 };
+            assert!(arrivals.len() <= most, "{mark} arrived {} times", arrivals.len());
+            for Arrival { body, is_whole } in arrivals {
+                assert!(ask.body.starts_with(body), "another body for {mark}");
+                let may_end = !ask.is_broken && body.len() == ask.body.len();
+                assert!(!is_whole || may_end, "the body of {mark} ends too early");
+            }
+        }
+    }
 }
 
 impl Connection {
     /// One client and its connection, from beginning to end.
     async fn live(self, mut dice: Dice) -> Course {
-        let Self { name, limits, watch, census, trace, share } = self;
-        let mut plan = Plan::throw(&name, &mut dice);
+        let Self { name, limits, watch, census, trace, share, origins, upstream } = self;
+        let mut plan = Plan::throw(&name, origins.is_some(), &mut dice);
+        if let Some(origins) = &origins {
+            let asks = plan.asks.iter().map(|ask| (ask.mark.clone(), Arc::clone(ask)));
+            origins.asks.lock().unwrap().extend(asks);
+        }
         trace.note(format_args!("{name} plans {}", plan.describe()));
         let rooms = [64, 1000, 16_000, 300_000];
         let (near, far) = pipe::pair(*dice.pick(&rooms), *dice.pick(&rooms), &mut dice);
@@ -135,6 +209,7 @@ impl Connection {
             seen: Mutex::default(),
             alive: Arc::clone(&alive),
             server: server.clone(),
+            upstream,
             trace: trace.clone(),
         });
         let key = Key::new([127, 0, 0, 1].into(), Prefix::new(32).unwrap());
@@ -157,7 +232,7 @@ impl Connection {
         let listening = tokio::spawn(client::play(name.clone(), plan, near, Arc::clone(&ears), trace));
         let served = timeout(FOR_EVER, &mut serving).await;
         let served = served.unwrap_or_else(|_| panic!("{name}: the connection is stuck"));
-        let panics = asks.iter().any(|ask| matches!(ask.lesson.says, ask::Says::Panic));
+        let panics = asks.iter().any(|ask| ask.deed.is_none() && matches!(ask.lesson.says, ask::Says::Panic));
         assert!(served.is_ok() || panics, "{name}: {served:?}");
         let abort = listening.abort_handle();
         if timeout(FOR_EVER, listening).await.is_err() {
@@ -174,7 +249,7 @@ impl Connection {
         let speech = speech.unwrap_or_else(|fault| panic!("{name}: {fault}"));
         let seen = std::mem::take(&mut *road.seen.lock().unwrap());
         let in_order = ears.ended != Some(false);
-        Course { name, asks, excuses, speech, in_order, seen, server, drained: None, share }
+        Course { name, asks, excuses, speech, in_order, seen, server, drained: None, share, origins }
     }
 }
 
@@ -236,11 +311,20 @@ impl Course {
         {
             return;
         }
+        if ask.deed.is_some() && heard.status == 502 {
+            assert!(heard.is_whole == (ask.is_head() || heard.body == REFUSED.as_bytes()), "{name}");
+            return assert!(self.may_be_refused(number), "{name}: the origin was willing");
+        }
         let (status, body) = ask.answer();
         assert_eq!(heard.status, status, "{name}");
+        let is_asked = self.origins.as_ref().is_none_or(|origins| {
+            origins.arrivals.lock().unwrap().get(&ask.mark).is_some_and(|arrivals| !arrivals.is_empty())
+        });
+        assert!(is_asked, "{name}: nobody asked the origin");
         // To HTTP/1.0 a body without a length may end with the connection, however that ends.
         let is_cut = ask.breaks_off() || is_troubled || !self.in_order || self.drained == Some(Phase::Killed);
-        let ends_anyhow = ask.is_old && is_cut;
+        let ends_unseen = ask.deed.as_ref().is_some_and(origin::Deed::ends_unseen);
+        let ends_anyhow = (ask.is_old && is_cut) || ends_unseen;
         if heard.is_whole && !ends_anyhow {
             assert!(!ask.breaks_off(), "{name}: a broken body has a proper end");
             assert_eq!(heard.body.len(), body.len(), "{name}");
@@ -269,8 +353,17 @@ impl Course {
 
     /// Whether this request gets no whole answer.
     fn breaks_off(&self, number: usize) -> bool {
-        let echoes = |ask: &Ask| matches!(ask.lesson.says, ask::Says::Echo);
+        let echoes = |ask: &Ask| match &ask.deed {
+            Some(deed) => deed.is_early(),
+            None => matches!(ask.lesson.says, ask::Says::Echo),
+        };
         self.asks.get(number).is_some_and(|ask| ask.breaks_off() || (echoes(ask) && self.is_troubled(number)))
+    }
+
+    /// Whether the origin may have given no answer: by its deed, by the client's doing, or by the network's.
+    fn may_be_refused(&self, number: usize) -> bool {
+        let is_flaky = self.origins.as_ref().is_some_and(|origins| origins.is_flaky);
+        is_flaky || self.asks[number].breaks_off() || self.is_troubled(number)
     }
 
     fn may_miss_anything(&self) -> bool {

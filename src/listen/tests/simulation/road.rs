@@ -10,22 +10,30 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use tokio::time::{Sleep, sleep, timeout};
 
 use super::ask::{Act, Ask, Reads, Says, filler};
+use super::origin;
 use crate::body::{Body, BodyError, Upload};
+use crate::guard::pace::{self, Meter};
+use crate::http1::framing::RequestFraming;
 use crate::http1::grade::Fault;
+use crate::observe::Received;
 use crate::reply::Reply;
 use crate::request::Request;
 use crate::tests::Trace;
 use crate::tests::pipe::Notes;
+use crate::upstream::{Blame, Call, Upstream, rewrite};
 
 /// How long the road waits for a piece of a body.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The mark of an answer to what was no request.
 pub(super) const NOBODY: &str = "nobody";
+
+/// The body of an answer that the origin did not give.
+pub(super) const REFUSED: &str = "refused";
 
 /// What the road of one connection knows, and what it saw.
 pub(super) struct Road {
@@ -34,6 +42,8 @@ pub(super) struct Road {
     pub(super) seen: Mutex<Vec<Sight>>,
     pub(super) alive: Arc<Alive>,
     pub(super) server: Notes,
+    /// Who is asked, if the road asks anybody.
+    pub(super) upstream: Option<Arc<Upstream>>,
     pub(super) trace: Trace,
 }
 
@@ -82,6 +92,9 @@ impl Road {
             return reply(status, NOBODY, Body::full("broken"), true);
         }
         let ask = Arc::clone(&self.asks[&mark]);
+        if let Some(upstream) = &self.upstream {
+            return self.forward(upstream, &ask, upload).await;
+        }
         let lesson = &ask.lesson;
         sleep(lesson.thinks).await;
         let pieces = match lesson.reads {
@@ -118,6 +131,42 @@ impl Road {
             Says::Stream(acts) => reply(200, &mark, self.stream(&ask, acts), lesson.closes),
             Says::Echo => reply(200, &mark, self.echo(number, upload), lesson.closes),
             Says::Panic => std::panic::resume_unwind(Box::new("a defect")),
+        }
+    }
+
+    /// Asks the origin, as the pipeline does it.
+    async fn forward(&self, upstream: &Upstream, ask: &Ask, upload: Upload) -> Reply {
+        let method = Method::from_bytes(ask.method.as_bytes()).unwrap();
+        let framing = rewrite::framing(&method, upload.size_hint().exact());
+        let line = match framing {
+            RequestFraming::None => String::new(),
+            RequestFraming::Length(length) => format!("content-length: {length}\r\n"),
+            RequestFraming::Chunked => "transfer-encoding: chunked\r\n".to_owned(),
+        };
+        let mark = &ask.mark;
+        let head = format!("{method} /{mark} HTTP/1.1\r\nhost: o\r\nx-mark: {mark}\r\n{line}\r\n");
+        let body = match framing {
+            RequestFraming::None => Body::empty(),
+            _ => Body::client(upload, Meter::new(pace::Policy::default(), u64::MAX), Received::default()),
+        };
+        let call = Call {
+            method,
+            head: head.as_str().into(),
+            framing,
+            body,
+            websocket: false,
+            first_byte: origin::PATIENCE,
+            many_streams: false,
+        };
+        match upstream.send(0, call).await {
+            Ok(answer) => {
+                self.trace.note(format_args!("{} the origin answers {mark}", self.name));
+                answer.reply
+            }
+            Err(error) => {
+                self.trace.note(format_args!("{} no answer to {mark}: {error}", self.name));
+                reply(502, mark, Body::full(REFUSED), error.kind.blame() == Blame::Client)
+            }
         }
     }
 
