@@ -14,9 +14,10 @@ use crate::listen::tally::Event;
 use crate::load::memory::{Change, Memory, Sight};
 use crate::server::House;
 
-/// How often memory is looked at while there is plenty, and while there is not. A client over a fast network fills
-/// a few megabytes between two looks; the marks leave more than that.
+/// How often memory is looked at if nothing bounds it, while there is plenty, and while there is not. Clients over a
+/// fast network fill a few megabytes between two looks; the marks leave more than that.
 const SELDOM: Duration = Duration::from_secs(1);
+const NOW_AND_THEN: Duration = Duration::from_millis(200);
 const OFTEN: Duration = Duration::from_millis(50);
 
 /// From here on it is looked at often, in thousandths of what is allowed.
@@ -71,7 +72,7 @@ fn look(house: &House, memory: &mut Memory, now: Instant) -> Duration {
     if memory.is_short() {
         house.census.dismiss_idle(usize::MAX);
     }
-    if sight.permille() > NEAR { OFTEN } else { SELDOM }
+    if sight.permille() > NEAR { OFTEN } else { NOW_AND_THEN }
 }
 
 /// One line for each change.

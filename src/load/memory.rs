@@ -21,6 +21,8 @@ const HIGH: u64 = 85;
 const LOW: u64 = 75;
 /// … this long: what stays then belongs to requests that go on, or is the allocator's, and comes back only with use.
 const LONG: Duration = Duration::from_secs(10);
+/// How long the allocator may take to give back what the last one had.
+const SETTLES: Duration = Duration::from_secs(3);
 
 /// What bounds the memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,8 +43,9 @@ pub struct Memory {
     group: Option<u64>,
     /// How many addresses there may be, and how many there were at the start.
     addresses: Option<(u64, u64)>,
-    /// Since when it is short.
+    /// Since when it is short, and since when nothing has been under way meanwhile.
     short: Option<Instant>,
+    quiet: Option<Instant>,
     /// What was taken although nothing was under way, if that was too much: it has to be lived with, and only what
     /// is above it counts.
     floor: u64,
@@ -84,6 +87,7 @@ impl Memory {
             group: group_limit(),
             addresses: getrlimit(Resource::As).current.map(|limit| (limit, addresses)),
             short: None,
+            quiet: None,
             floor: 0,
         })
     }
@@ -116,8 +120,12 @@ impl Memory {
         let taken = sight.taken - self.floor;
         let allowed = sight.allowed.saturating_sub(self.floor);
         let above = |percent: u64| taken > allowed / 100 * percent;
+        if under_way {
+            self.quiet = None;
+        }
         let Some(since) = self.short else {
             self.short = above(HIGH).then_some(now);
+            self.quiet = None;
             return self.short.map(|_| Change::Short);
         };
         let mark = if now.saturating_duration_since(since) > LONG { HIGH } else { LOW };
@@ -125,7 +133,7 @@ impl Memory {
             self.short = None;
             return Some(Change::Enough);
         }
-        if under_way {
+        if under_way || now.saturating_duration_since(*self.quiet.get_or_insert(now)) <= SETTLES {
             return None;
         }
         self.floor = sight.taken;
@@ -210,7 +218,15 @@ mod tests {
 
     fn memory() -> Memory {
         let status = File::open("/proc/self/status").unwrap();
-        Memory { status, written: Some(1 << 40), group: None, addresses: None, short: None, floor: 0 }
+        Memory {
+            status,
+            written: Some(1 << 40),
+            group: None,
+            addresses: None,
+            short: None,
+            quiet: None,
+            floor: 0,
+        }
     }
 
     fn sight(taken: u64) -> Sight {
@@ -237,7 +253,10 @@ mod tests {
     fn a_limit_that_is_too_low_does_not_close_the_house_for_good() {
         let (mut memory, now) = (memory(), clock::now());
         memory.judge(sight(90), true, now);
-        assert_eq!(memory.judge(sight(90), false, now), Some(Change::Resigned));
+        assert_eq!(memory.judge(sight(90), false, now), None, "what was free is yet to be given back");
+        assert_eq!(memory.judge(sight(90), true, now + SETTLES), None);
+        assert_eq!(memory.judge(sight(90), false, now + SETTLES), None);
+        assert_eq!(memory.judge(sight(90), false, now + SETTLES * 3), Some(Change::Resigned));
         assert_eq!(memory.judge(sight(95), true, now), None, "there is a little room");
         assert_eq!(memory.judge(sight(99), true, now), Some(Change::Short));
         assert_eq!(memory.judge(sight(95), true, now), Some(Change::Enough));
