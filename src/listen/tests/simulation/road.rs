@@ -19,6 +19,7 @@ use crate::body::{Body, BodyError, Upload};
 use crate::guard::pace::{self, Meter};
 use crate::http1::framing::RequestFraming;
 use crate::http1::grade::Fault;
+use crate::load::Mark;
 use crate::observe::Received;
 use crate::reply::Reply;
 use crate::request::Request;
@@ -150,6 +151,7 @@ impl Road {
             _ => Body::client(upload, Meter::new(pace::Policy::default(), u64::MAX), Received::default()),
         };
         let call = Call {
+            client: Mark::default(),
             method,
             head: head.as_str().into(),
             framing,
