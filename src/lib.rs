@@ -13,6 +13,7 @@
 //! config   read, complain, compile ─→ generation ─→ live    site     a site and its routes
 //! load     how much at once         pressure  what runs short
 //! server   the composition root     control   signals       runtime · drain · clock · rlimit
+//! replay   yesterday's requests, judged by today's rules
 //! head · fields · body · reply      the forms in which messages are passed
 //! ```
 
@@ -39,6 +40,7 @@ pub mod pipeline;
 pub mod pressure;
 pub mod redirect;
 pub mod refusal;
+pub mod replay;
 pub mod reply;
 pub mod request;
 pub mod rlimit;

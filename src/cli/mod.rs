@@ -28,6 +28,7 @@ mod explain;
 mod flags;
 mod health;
 mod local;
+mod replay;
 mod run;
 mod source;
 
@@ -51,6 +52,8 @@ enum Command {
     Check(check::Arguments),
     /// Say step by step what would happen to a request, and which line decides.
     Explain(explain::Arguments),
+    /// Say what would have been blocked of the requests in an access log, before anybody is.
+    Replay(replay::Arguments),
     /// Print the annotated default configuration.
     Config(config::Arguments),
     /// Ask a running Ravelin whether it is ready (for container health checks).
@@ -66,6 +69,7 @@ pub fn main() -> ExitCode {
         Command::Dev(arguments) => dev::main(&arguments),
         Command::Check(arguments) => check::main(&arguments),
         Command::Explain(arguments) => explain::main(&arguments),
+        Command::Replay(arguments) => replay::main(&arguments),
         Command::Config(arguments) => config::main(&arguments),
         Command::Health(arguments) => health::main(&arguments),
     }

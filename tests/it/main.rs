@@ -32,6 +32,7 @@ mod malformed;
 mod origin;
 mod origin_faults;
 mod path_acl;
+mod replay;
 mod restricting;
 mod shedding;
 mod slow_clients;

@@ -1,0 +1,96 @@
+//! Yesterday's log before today's rules: what would be blocked is said before anybody is.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Stdio;
+
+use crate::harness::curl::Over;
+use crate::harness::{HOST, Said, apache, certs, proxy, ravelin, run};
+
+const COMBINED: &str = r#"203.0.113.9 - - [21/Nov/2026:08:00:00 +0100] "GET / HTTP/1.1" 200 4711 "-" "Mozilla/5.0"
+203.0.113.9 - - [21/Nov/2026:08:00:01 +0100] "GET /fileadmin/a%20b.pdf HTTP/1.1" 200 99 "https://www.example.org/" "Mozilla/5.0"
+198.51.100.7 - - [21/Nov/2026:08:00:02 +0100] "PROPFIND /fileadmin/ HTTP/1.1" 207 99 "-" "Microsoft-WebDAV"
+198.51.100.7 - - [21/Nov/2026:08:00:03 +0100] "PUT /fileadmin/x.php HTTP/1.1" 405 99 "-" "Microsoft-WebDAV"
+2001:db8::5 - - [21/Nov/2026:08:00:04 +0100] "GET /%2e%2e%2fetc/passwd HTTP/1.1" 404 99 "-" "curl/8"
+192.0.2.66 - - [21/Nov/2026:08:00:05 +0100] "\x16\x03\x01" 400 0 "-" "-"
+"#;
+
+fn rules(dir: &Path, more: &str) {
+    certs::issue(dir, "www", &[HOST]);
+    let text = format!(
+        "[[listen]]\nurl = \"https://127.0.0.1:0\"\ncertificates = [{{ chain = \"www.pem\", key = \"www.key\" }}]\n\
+         [[site]]\nhosts = [\"{HOST}\"]\nupstream = \"http://127.0.0.1:9\"\npreset = \"typo3\"\n{more}"
+    );
+    std::fs::write(dir.join("ravelin.toml"), text).unwrap();
+}
+
+fn replay(dir: &Path, arguments: &[&str]) -> Said {
+    run(ravelin().current_dir(dir).args(["replay", "--config", "ravelin.toml"]).args(arguments))
+}
+
+#[test]
+fn apaches_log_of_yesterday_says_who_would_have_been_blocked() {
+    let dir = tempfile::tempdir().unwrap();
+    rules(dir.path(), "");
+    std::fs::write(dir.path().join("access.log"), COMBINED).unwrap();
+    let said = replay(dir.path(), &["access.log"]);
+    assert!(said.code == Some(0), "{}", said.all());
+    let told = said.all();
+    for part in [
+        "5 requests of 3 clients, 2026-11-21T07:00:00Z to 2026-11-21T07:00:04Z",
+        "1 line could not be read; the first is access.log:6: the request line is not METHOD TARGET HTTP/…",
+        "3 requests of 2 clients; 1 of them had been answered with success",
+        "served: PROPFIND /fileadmin/ from 198.51.100.7",
+        "e.g. PUT /fileadmin/x.php from 198.51.100.7",
+        "method-not-allowed",
+        "2001:db8::5",
+    ] {
+        assert!(told.contains(part), "{part:?} is missing:\n{told}");
+    }
+    assert!(!told.contains("203.0.113.9"), "who did nothing is not listed:\n{told}");
+    let strict = replay(dir.path(), &["--strict", "access.log"]);
+    assert!(strict.code != Some(0), "a served request would be blocked: {}", strict.all());
+}
+
+#[test]
+fn rules_that_only_report_are_told_as_such_and_name_their_line() {
+    let dir = tempfile::tempdir().unwrap();
+    rules(dir.path(), "methods = [\"GET\", \"POST\"]\n[site.rules]\nmethod = \"report\"\n");
+    let mut piped = ravelin()
+        .current_dir(dir.path())
+        .args(["replay", "--config", "ravelin.toml", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    piped.stdin.take().unwrap().write_all(COMBINED.as_bytes()).unwrap();
+    let told = String::from_utf8(piped.wait_with_output().unwrap().stdout).unwrap();
+    let row = told.lines().find(|line| line.starts_with("method-not-allowed")).unwrap_or_default();
+    assert!(row.ends_with("ravelin.toml:8 (only reported)"), "{told}");
+}
+
+#[test]
+fn our_own_log_of_a_dry_run_is_replayed_with_its_hosts() {
+    let site = proxy().site(HOST, apache()).table("[rules]\nmode = \"report\"").start();
+    site.get("/").status(200);
+    site.ask_over(Over::H2, "/echo?dry-run").method("PUT").send().status(200);
+    let line = site.logged("/echo?dry-run");
+    let dir = tempfile::tempdir().unwrap();
+    rules(dir.path(), "");
+    std::fs::write(dir.path().join("access.json"), site.stdout()).unwrap();
+    let said = replay(dir.path(), &["access.json"]);
+    let told = said.all();
+    assert!(told.contains("served: PUT /echo?dry-run from 127.0.0.1"), "{line}\n{told}");
+    assert!(told.contains("1 of them had been answered with success"), "{told}");
+}
+
+#[test]
+fn a_log_that_is_none_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    rules(dir.path(), "");
+    std::fs::write(dir.path().join("other.log"), "Nov 21 08:00:00 host sshd[1]: hello\n").unwrap();
+    for (log, part) in [("other.log", "no line was a request"), ("missing.log", "cannot read missing.log")] {
+        let said = replay(dir.path(), &[log]);
+        assert!(said.code != Some(0) && said.all().contains(part), "{}", said.all());
+    }
+}
