@@ -4,13 +4,14 @@ use std::net::TcpListener;
 use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::{Interval, interval, sleep, timeout};
 
 use crate::admin::{self, State};
 use crate::clock;
 use crate::config::complaint::Severity;
 use crate::drain::Phase;
 use crate::server::{House, Reload};
+use crate::service;
 
 /// Certificates made on the spot live 24 hours; this long before they end they are made again, by a
 /// reload.
@@ -48,16 +49,24 @@ pub async fn run(
     }
     house.readiness.set(State::Ready);
     ready();
+    service::ready(&house.live.load().id);
+    let mut watchdog = service::watched().map(interval);
     let mut minute = interval(Duration::from_mins(1));
     let stop = loop {
         tokio::select! {
             _ = minute.tick() => if is_due(house.live.load().made_until(), clock::wall()) { reload_now(house, &reload) },
-            _ = signals.hang_up.recv() => reload_now(house, &reload),
+            () = due(&mut watchdog) => say_alive(house),
+            _ = signals.hang_up.recv() => {
+                service::reloading();
+                reload_now(house, &reload);
+                service::ready(&house.live.load().id);
+            }
             _ = signals.user1.recv() => reopen(house),
             _ = signals.terminate.recv() => break Stop::Gently,
             _ = signals.interrupt.recv() => break Stop::Soon,
         }
     };
+    service::stopping();
     house.readiness.set(State::Draining);
     house.drain.advance(Phase::Draining);
     let shutdown = house.live.load().shutdown;
@@ -68,9 +77,38 @@ pub async fn run(
     tracing::info!(?delay, grace = ?shutdown.grace, connections = house.drain.live(), "stopping");
     tokio::select! {
         () = end(house, delay, shutdown.grace) => {}
+        () = keep_alive(house, &mut watchdog) => {}
         () = signals.again() => tracing::warn!(connections = house.drain.live(), "stopping at once"),
     }
     house.drain.advance(Phase::Killed);
+}
+
+/// A worker that has not come round for so long hangs: the service manager hears nothing more, and acts.
+const HANGS: Duration = Duration::from_secs(10);
+
+fn say_alive(house: &House) {
+    let silent = house.hearts.longest(clock::now());
+    if silent < HANGS {
+        service::alive();
+    } else {
+        tracing::error!(?silent, "a worker hangs");
+    }
+}
+
+/// The next time that the service manager wants a sign of life; never if it wants none.
+async fn due(watchdog: &mut Option<Interval>) {
+    match watchdog {
+        Some(watchdog) => drop(watchdog.tick().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Gives signs of life until the end is reached.
+async fn keep_alive(house: &House, watchdog: &mut Option<Interval>) {
+    loop {
+        due(watchdog).await;
+        say_alive(house);
+    }
 }
 
 /// Serves on for `delay`, then lets what is under way finish within `grace`.

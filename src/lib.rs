@@ -12,7 +12,7 @@
 //!         └─ observe    record, access log, metrics         admin    their listener
 //! config   read, complain, compile ─→ generation ─→ live    site     a site and its routes
 //! load     how much at once         pressure  what runs short
-//! server   the composition root     control   signals       runtime · drain · clock · rlimit
+//! server   the composition root     control · service   signals   runtime · drain · clock · rlimit
 //! replay   yesterday's requests, judged by today's rules
 //! head · fields · body · reply      the forms in which messages are passed
 //! ```
@@ -46,6 +46,7 @@ pub mod request;
 pub mod rlimit;
 pub mod runtime;
 pub mod server;
+pub mod service;
 pub mod site;
 pub mod step;
 #[cfg(test)]

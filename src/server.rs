@@ -40,6 +40,7 @@ use crate::pressure;
 use crate::refusal::{Reason, Refusal};
 use crate::rlimit;
 use crate::runtime::{self, Control};
+use crate::service::Heartbeats;
 use crate::site::Site;
 use crate::tls;
 
@@ -64,6 +65,8 @@ pub struct House {
     pub drain: Drain,
     /// Whether balancers may send requests.
     pub readiness: Readiness,
+    /// When each worker last came round.
+    pub hearts: Heartbeats,
     tls: tls::Policy,
     /// What holds for new connections, listener by listener.
     terms: Vec<Arc<ArcSwap<Terms>>>,
@@ -126,6 +129,7 @@ pub fn run(
         load: Arc::new(Load::new()),
         drain: Drain::new(),
         readiness: Readiness::default(),
+        hearts: Heartbeats::new(workers, clock::now()),
         warned: Mutex::default(),
         observe,
         diagnostics,
@@ -203,6 +207,7 @@ async fn sweep(worker: Arc<Worker>) {
     let mut second = tokio::time::interval(Duration::from_secs(1));
     loop {
         second.tick().await;
+        worker.house.hearts.beat(worker.index, clock::now());
         let generation = worker.live().load();
         for some in generation.sites.chunks(SWEPT_AT_ONCE) {
             for site in some {

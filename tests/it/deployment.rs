@@ -1,0 +1,155 @@
+//! The files that an operator copies (container, ECS, systemd): they parse, they agree with one another and with
+//! the product, and give no right away that is not needed.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::harness::{ravelin, run};
+
+fn shipped(name: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("config").join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// `drain_delay` and `grace` as shipped, together.
+const STOP_SECONDS: u64 = 5 + 30;
+
+/// What a file gives as environment must be a configuration without errors, and with so many warnings.
+#[track_caller]
+fn usable(environment: &[(String, String)], warnings: &str) {
+    let said = run(ravelin().arg("check").envs(environment.iter().cloned()));
+    assert!(
+        said.code == Some(0) && said.out.contains("\nok:") | said.out.starts_with("ok:"),
+        "{}",
+        said.all()
+    );
+    assert!(said.out.contains(&format!("({warnings})")), "{}", said.all());
+}
+
+#[test]
+fn the_ecs_task_stops_in_order_and_may_do_nothing_else() {
+    let task: Value = serde_json::from_str(&shipped("ecs/task-definition.json")).unwrap();
+    assert_eq!(task["networkMode"], "awsvpc");
+    let find = |name| {
+        task["containerDefinitions"].as_array().unwrap().iter().find(|c| c["name"] == name).unwrap().clone()
+    };
+    let ours = find("ravelin");
+    assert_eq!(ours["user"], "65532:65532");
+    assert_eq!(ours["readonlyRootFilesystem"], true);
+    assert_eq!(ours["linuxParameters"]["capabilities"]["drop"][0], "ALL");
+    assert!(ours["stopTimeout"].as_u64().unwrap() > STOP_SECONDS);
+    // The first to start is the last to stop: Apache outlives what is under way.
+    assert_eq!(ours["dependsOn"][0]["containerName"], "apache");
+    assert!(find("apache")["portMappings"].is_null(), "nobody but the sidecar reaches Apache");
+    assert_eq!(ours["healthCheck"]["command"][0], "CMD", "there is no shell in the image");
+    assert_eq!(ours["logConfiguration"]["options"]["mode"], "non-blocking");
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let pairs = ours["environment"].as_array().unwrap();
+    let environment: Vec<_> = pairs.iter().map(|pair| (text(&pair["name"]), text(&pair["value"]))).collect();
+    // The one is about health, which the balancer asks from outside: the security group guards its port.
+    usable(&environment, "1 warning");
+    let listens = environment.iter().find(|(name, _)| name == "RAVELIN_LISTEN").unwrap();
+    assert!(listens.1.ends_with(":8080") && ours["portMappings"][0]["containerPort"] == 8080);
+}
+
+#[test]
+fn the_security_groups_let_nobody_reach_apache_and_nothing_out_but_https() {
+    // CloudFormation's own tags (`!Ref Name`) are kept as plain text.
+    let text = shipped("ecs/security-groups.yaml").replace("!Ref ", "");
+    let template: Value = serde_norway::from_str(&text).unwrap();
+    let resources = template["Resources"].as_object().unwrap();
+    let open = |rule: &Value| rule["CidrIp"] == "0.0.0.0/0" || rule["CidrIpv6"] == "::/0";
+    for (name, resource) in resources {
+        let properties = &resource["Properties"];
+        let list = |key: &str| properties[key].as_array().cloned().unwrap_or_default();
+        for rule in list("SecurityGroupIngress").iter().filter(|rule| open(rule)) {
+            let port = rule["FromPort"].as_u64().unwrap();
+            assert!(name == "Balancer" && [80, 443].contains(&port), "{name}: {rule}");
+        }
+        for rule in list("SecurityGroupEgress").iter().filter(|rule| open(rule)) {
+            assert_eq!(rule["FromPort"], 443, "{name}: {rule}");
+            assert_eq!(rule["ToPort"], 443, "{name}: {rule}");
+        }
+        let kind = resource["Type"].as_str().unwrap();
+        if kind == "AWS::EC2::SecurityGroup" {
+            assert!(
+                !list("SecurityGroupEgress").is_empty(),
+                "{name}: without a rule AWS lets everything out"
+            );
+        } else {
+            let group = properties["GroupId"].as_str().unwrap();
+            assert!(resources.contains_key(group), "{name}: there is no group {group}");
+            assert_eq!(properties["FromPort"], properties["ToPort"], "{name}");
+        }
+    }
+}
+
+#[test]
+fn the_compose_file_is_a_dry_run_on_this_machine_only() {
+    let file: Value = serde_norway::from_str(&shipped("container/compose.yaml")).unwrap();
+    let ours = &file["services"]["ravelin"];
+    assert_eq!(ours["read_only"], true);
+    assert_eq!(ours["cap_drop"][0], "ALL");
+    assert!(ours["ports"][0].as_str().unwrap().starts_with("127.0.0.1:"));
+    let grace = ours["stop_grace_period"].as_str().unwrap().trim_end_matches('s').parse::<u64>().unwrap();
+    assert!(grace > STOP_SECONDS);
+    let environment: Vec<_> = ours["environment"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned()))
+        .map(|(name, value)| (name, if value.starts_with("${") { "http://web:80".into() } else { value }))
+        .collect();
+    assert!(environment.iter().any(|(name, value)| name == "RAVELIN_DRY_RUN" && value == "true"));
+    usable(&environment, "0 warnings");
+}
+
+#[test]
+fn the_image_is_one_static_binary_and_no_root() {
+    let text = shipped("container/Dockerfile");
+    let last = text.rsplit("\nFROM ").next().unwrap();
+    assert!(last.starts_with("scratch\n"), "{last}");
+    for line in [
+        "USER 65532:65532",
+        "STOPSIGNAL SIGTERM",
+        "ENTRYPOINT [\"/ravelin\"]",
+        "CMD [\"/ravelin\", \"health\"]",
+    ] {
+        assert!(last.contains(line), "{line} is missing");
+    }
+    assert!(!last.contains("RUN "), "there is no shell that could run it");
+    let toolchain =
+        include_str!("../../Cargo.toml").lines().find_map(|line| line.strip_prefix("rust-version = "));
+    let version = toolchain.unwrap().trim_matches('"');
+    assert!(text.contains(&format!("FROM rust:{version}-")), "built with Rust {version}, as Cargo.toml says");
+}
+
+#[test]
+fn the_unit_waits_for_readiness_and_gives_nearly_every_right_away() {
+    let unit = shipped("systemd/ravelin.service");
+    let value = |key: &str| {
+        let line = unit.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        line.unwrap_or_else(|| panic!("{key} is missing")).to_owned()
+    };
+    assert_eq!(value("Type"), "notify");
+    assert_eq!(value("CapabilityBoundingSet"), "CAP_NET_BIND_SERVICE");
+    assert!(value("TimeoutStopSec").parse::<u64>().unwrap() > STOP_SECONDS);
+    assert_eq!(value("DynamicUser"), "yes");
+    // Where systemd is at hand, it judges for itself.
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ravelin.service");
+    std::fs::write(&path, unit.replace("/usr/local/bin/ravelin", "/bin/true")).unwrap();
+    let mut analyze = Command::new("systemd-analyze");
+    if analyze.arg("--version").output().is_err() {
+        eprintln!("systemd-analyze is not here: the unit was read, not verified");
+        return;
+    }
+    let said = run(Command::new("systemd-analyze").arg("verify").arg("--man=no").arg(&path));
+    assert!(said.code == Some(0) && said.all().trim().is_empty(), "{}", said.all());
+    let said = run(Command::new("systemd-analyze")
+        .args(["security", "--offline=true", "--threshold=25"])
+        .arg(&path));
+    assert_eq!(said.code, Some(0), "exposure above 2.5:\n{}", said.all());
+}
