@@ -18,6 +18,7 @@
 //! ```
 
 pub mod admin;
+pub mod bans;
 pub mod body;
 pub mod cli;
 pub mod client;

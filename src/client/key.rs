@@ -39,6 +39,12 @@ impl Key {
             v4 @ IpAddr::V4(_) => v4,
         })
     }
+
+    /// The address, or the first one of the network.
+    #[must_use]
+    pub fn addr(self) -> IpAddr {
+        self.0
+    }
 }
 
 #[cfg(test)]

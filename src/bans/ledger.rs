@@ -1,0 +1,588 @@
+//! The memory of failures and bans: in shards that seldom meet, with a bound in each, and with time as an argument.
+//!
+//! Wall-clock milliseconds, because it outlives the process: a store writes what [`Ledger::changes`] tells, and brings
+//! back what it knows, and what other replicas found out, through [`Ledger::apply`].
+
+use std::collections::VecDeque;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::jail::{Jail, Reach};
+use super::shelf::{Shelf, Worth};
+use super::{Ban, Culprit, SiteId, Subject, UserId, stable_hash};
+use crate::client::key::Key;
+use crate::clock::Millis;
+
+/// A power of two well above the number of workers, so that two of them seldom want the same lock.
+const SHARDS: usize = 64;
+
+/// As many bans of one subject are kept, by different jails and for different sites; those that end first go.
+const BANS_OF_ONE: usize = 8;
+
+/// As many failures of one subject are kept in a jail, however many it takes to make a ban.
+const FAILURES_KEPT: usize = 1024;
+
+/// As many changes wait for the store; then the oldest go.
+const CHANGES_KEPT: usize = 16_384;
+
+/// A client that logged in is known for as long as TYPO3 keeps a backend session (`BE/sessionTimeout`, 28,800 s).
+const KNOWN_FOR: Duration = Duration::from_secs(28_800);
+
+/// What a level is worth when the jail that gave it is not at hand.
+const LEVEL_LASTS: Duration = Duration::from_secs(86_400);
+
+/// How much a ledger keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Subjects that are banned.
+    pub bans: usize,
+    /// Subjects that failed, once for each jail.
+    pub failures: usize,
+    /// Clients that logged in, once for each site.
+    pub known: usize,
+}
+
+impl Bounds {
+    /// What a banned subject takes, bytes: measured (`benches/README.md`), rounded up.
+    const BAN: usize = 288;
+    /// What a subject with failures takes, bytes.
+    const FAILURE: usize = 192;
+    /// What a known client takes, bytes.
+    const KNOWN: usize = 96;
+
+    /// Half of `bytes` for bans, three eighths for failures, the rest for who is known.
+    #[must_use]
+    pub const fn within(bytes: usize) -> Self {
+        Self {
+            bans: bytes / 2 / Self::BAN,
+            failures: bytes / 8 * 3 / Self::FAILURE,
+            known: bytes / 8 / Self::KNOWN,
+        }
+    }
+}
+
+impl Default for Bounds {
+    /// 64 MiB: about 116,000 bans and as many who failed.
+    fn default() -> Self {
+        Self::within(64 << 20)
+    }
+}
+
+/// Something that happened to a ledger, as a store or another replica is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A ban was made.
+    Banned(Ban),
+    /// Bans were lifted.
+    Lifted {
+        /// Whose.
+        subject: Subject,
+        /// For which site; `None` for every one.
+        site: Option<SiteId>,
+        /// By which jail; `None` by any.
+        jail: Option<std::sync::Arc<str>>,
+    },
+    /// A failure was counted that made no ban.
+    Struck(Tally),
+    /// The failures of a subject in a jail were forgotten.
+    Forgiven(Tally),
+    /// A client logged in.
+    LoggedIn {
+        /// Who.
+        client: Key,
+        /// Where.
+        site: SiteId,
+        /// When.
+        at: Millis,
+    },
+    /// Every ban was lifted.
+    Flushed,
+}
+
+/// Where a failure was counted, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tally {
+    /// [`stable_hash`] of the jail's name.
+    pub jail: u64,
+    /// Whose failures these are.
+    pub subject: Subject,
+    /// At which site; `None` if they are counted together.
+    pub site: Option<SiteId>,
+    /// When.
+    pub at: Millis,
+    /// How long it counts.
+    pub find_time: Duration,
+}
+
+/// Failures, bans and known clients.
+#[derive(Debug)]
+pub struct Ledger {
+    shards: [Mutex<Shard>; SHARDS],
+    /// Banned subjects, so that nobody takes a lock while there is none.
+    banned: AtomicUsize,
+    /// Keyed at random: a client cannot choose addresses that meet in one shard.
+    hasher: RandomState,
+    journal: Journal,
+}
+
+/// What is to be told to the store.
+#[derive(Debug, Default)]
+struct Journal {
+    followed: AtomicBool,
+    changes: Mutex<VecDeque<Change>>,
+    lost: AtomicU64,
+    more: Notify,
+}
+
+#[derive(Debug)]
+struct Shard {
+    bans: Shelf<Subject, Held>,
+    tracks: Shelf<TrackKey, Track>,
+    known: Shelf<(Key, SiteId), Millis>,
+}
+
+/// The bans of one subject.
+#[derive(Debug, Default)]
+struct Held(Vec<Ban>);
+
+/// A jail, a subject, and the site if the jail counts site by site.
+type TrackKey = (u64, Subject, Option<SiteId>);
+
+/// What a subject did in a jail.
+#[derive(Debug, Default)]
+struct Track {
+    /// When it failed, in order; none before the last ban.
+    failures: Vec<Millis>,
+    /// The level of its next ban, if that came at `calm`.
+    level: u8,
+    /// When its last ban ended.
+    calm: Millis,
+    /// From when on there is nothing to remember.
+    over: Millis,
+}
+
+impl Worth for Held {
+    fn worth(&self, now: Millis) -> Option<u64> {
+        self.0.iter().map(|ban| ban.until).filter(|until| now < *until).max().map(|until| until.0)
+    }
+}
+
+impl Worth for Track {
+    /// Former bans weigh more than failures, many failures more than few, and fresh ones more than old ones.
+    fn worth(&self, now: Millis) -> Option<u64> {
+        let many = u64::try_from(self.failures.len().min(255)).unwrap_or(255);
+        (now < self.over)
+            .then_some(u64::from(self.level) << 56 | many << 48 | (self.over.0 & ((1 << 48) - 1)))
+    }
+}
+
+impl Worth for Millis {
+    fn worth(&self, now: Millis) -> Option<u64> {
+        (now.since(*self) < KNOWN_FOR).then_some(self.0)
+    }
+}
+
+impl Track {
+    /// The level of a ban now: each `longest` without one forgives one.
+    fn level(&self, longest: Duration, now: Millis) -> u8 {
+        let calm = now.since(self.calm).as_millis() / longest.as_millis().max(1);
+        self.level.saturating_sub(u8::try_from(calm).unwrap_or(u8::MAX))
+    }
+
+    fn fail(&mut self, now: Millis, find_time: Duration) -> u32 {
+        let from = self.failures.partition_point(|at| now.since(*at) >= find_time);
+        self.failures.drain(..from);
+        if self.failures.len() >= FAILURES_KEPT {
+            self.failures.remove(0);
+        }
+        let at = self.failures.partition_point(|at| *at <= now);
+        self.failures.insert(at, now);
+        self.over = self.over.max(now.plus(find_time));
+        u32::try_from(self.failures.len()).unwrap_or(u32::MAX)
+    }
+
+    fn banned(&mut self, level: u8, until: Millis, longest: Duration) {
+        self.failures = Vec::new();
+        self.level = level.saturating_add(1);
+        self.calm = until;
+        self.over = self.over.max(until.plus(longest.saturating_mul(u32::from(self.level))));
+    }
+}
+
+impl Ledger {
+    /// Nobody failed yet. Shares `bounds` among its shards.
+    #[must_use]
+    pub fn new(bounds: Bounds) -> Self {
+        Self {
+            shards: std::array::from_fn(|_| Mutex::new(Shard::new(bounds))),
+            banned: AtomicUsize::new(0),
+            hasher: RandomState::new(),
+            journal: Journal::default(),
+        }
+    }
+
+    /// The ban that holds for this client here, if any: of several, the one that lasts longest.
+    #[must_use]
+    pub fn banned(&self, client: Key, site: SiteId, now: Millis) -> Option<Ban> {
+        self.find(Subject::Client(client), now, |ban| ban.covers(site))
+    }
+
+    /// The ban of a user name here, if any: only attempts to log in are refused.
+    #[must_use]
+    pub fn user_banned(&self, user: UserId, site: SiteId, now: Millis) -> Option<Ban> {
+        self.find(Subject::User(user), now, |ban| ban.covers(site))
+    }
+
+    /// Of the bans of `subject` that hold and that `counts`, the one that lasts longest.
+    #[must_use]
+    pub fn find(&self, subject: Subject, now: Millis, counts: impl Fn(&Ban) -> bool) -> Option<Ban> {
+        if self.is_empty() {
+            return None;
+        }
+        let shard = self.shard(&subject)?;
+        let held = shard.bans.get(&subject)?;
+        held.0.iter().filter(|ban| ban.holds(now) && counts(ban)).max_by_key(|ban| ban.until).cloned()
+    }
+
+    /// Whether nobody is banned at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.banned.load(Relaxed) == 0
+    }
+
+    /// Subjects with a ban, of which some may be just over.
+    #[must_use]
+    pub fn active(&self) -> usize {
+        self.banned.load(Relaxed)
+    }
+
+    /// One more failure. Some ban if this one made it: of the client, or else of the user name.
+    pub fn strike(&self, jail: &Jail, who: &Culprit, now: Millis) -> Option<Ban> {
+        if who.ignored {
+            return None;
+        }
+        let client = self.count(jail, Subject::Client(who.client), who, jail.max_retry, now);
+        let user = who.user.zip(jail.user_retry);
+        let user = user.and_then(|(user, most)| self.count(jail, Subject::User(user), who, most, now));
+        client.or(user)
+    }
+
+    fn count(&self, jail: &Jail, subject: Subject, who: &Culprit, most: u32, now: Millis) -> Option<Ban> {
+        let tally = Tally::of(jail, subject, who, now);
+        let ban = {
+            let mut shard = self.shard(&subject)?;
+            // Requests that were under way when the ban was made, or nobody enforces it.
+            let holds = |ban: &Ban| ban.holds(now) && ban.jail == jail.name && ban.site == tally.site;
+            if shard.bans.get(&subject).is_some_and(|held| held.0.iter().any(holds)) {
+                return None;
+            }
+            let track = shard.tracks.entry(tally.key(), now, Track::default);
+            let failures = track.fail(now, jail.find_time);
+            if failures < most {
+                drop(shard);
+                self.journal.note(|| Change::Struck(tally));
+                return None;
+            }
+            let level = track.level(jail.longest, now);
+            let length = self.length(jail, subject, level, now);
+            let until = now.plus(length);
+            track.banned(level, until, jail.longest);
+            let ban = Ban {
+                subject,
+                site: tally.site,
+                jail: jail.name.clone(),
+                since: now,
+                until,
+                level,
+                failures,
+                action: jail.action,
+                why: jail.place.clone(),
+            };
+            self.hold(&mut shard, ban.clone(), now);
+            ban
+        };
+        self.journal.note(|| Change::Banned(ban.clone()));
+        Some(ban)
+    }
+
+    /// The first ban takes `ban_time`, each one after it twice as long, up to `longest`; give or take an eighth, so
+    /// that those who were banned together do not come back together.
+    fn length(&self, jail: &Jail, subject: Subject, level: u8, now: Millis) -> Duration {
+        let doubled =
+            2_u32.checked_pow(u32::from(level)).map_or(Duration::MAX, |n| jail.ban_time.saturating_mul(n));
+        let base = doubled.min(jail.longest);
+        let most = u64::try_from((base / 8).as_millis()).unwrap_or(0);
+        let jitter = Duration::from_millis(self.hasher.hash_one((subject, now)) % most.saturating_add(1));
+        let longer = base.saturating_add(jitter);
+        if longer <= jail.longest { longer } else { base.saturating_sub(jitter) }
+    }
+
+    /// A success: the failures of this client in this jail are forgotten, and those with its user name. Its former
+    /// bans are not: who has one good account would guess at others for ever.
+    pub fn forgive(&self, jail: &Jail, who: &Culprit, now: Millis) {
+        let user = who.user.filter(|_| jail.user_retry.is_some()).map(Subject::User);
+        for subject in [Some(Subject::Client(who.client)), user].into_iter().flatten() {
+            let tally = Tally::of(jail, subject, who, now);
+            if self.forget(&tally) {
+                self.journal.note(|| Change::Forgiven(tally));
+            }
+        }
+    }
+
+    fn forget(&self, tally: &Tally) -> bool {
+        let Some(mut shard) = self.shard(&tally.subject) else { return false };
+        let track = shard.tracks.get_mut(&tally.key());
+        track.is_some_and(|track| !std::mem::take(&mut track.failures).is_empty())
+    }
+
+    /// A client was seen to log in to the backend of a site.
+    pub fn logged_in(&self, client: Key, site: SiteId, now: Millis) {
+        self.know(client, site, now);
+        self.journal.note(|| Change::LoggedIn { client, site, at: now });
+    }
+
+    fn know(&self, client: Key, site: SiteId, at: Millis) {
+        if let Some(mut shard) = self.shard(&Subject::Client(client)) {
+            let seen = shard.known.entry((client, site), at, || at);
+            *seen = at.max(*seen);
+        }
+    }
+
+    /// Whether a client was seen to log in to the backend of a site in the last eight hours.
+    #[must_use]
+    pub fn knows(&self, client: Key, site: SiteId, now: Millis) -> bool {
+        let shard = self.shard(&Subject::Client(client));
+        shard.is_some_and(|shard| shard.known.get(&(client, site)).is_some_and(|at| at.worth(now).is_some()))
+    }
+
+    /// Puts a ban in force; one by the same jail for the same site gives way, whichever lasts longer.
+    pub fn add(&self, ban: Ban, now: Millis) {
+        self.put(ban.clone(), now);
+        self.journal.note(|| Change::Banned(ban));
+    }
+
+    fn put(&self, ban: Ban, now: Millis) {
+        let Some(mut shard) = self.shard(&ban.subject) else { return };
+        if &*ban.jail != Ban::BY_HAND {
+            let key = (stable_hash(ban.jail.as_bytes()), ban.subject, ban.site);
+            let track = shard.tracks.entry(key, now, Track::default);
+            if track.calm < ban.until {
+                track.banned(ban.level, ban.until, LEVEL_LASTS);
+            }
+        }
+        if ban.holds(now) {
+            self.hold(&mut shard, ban, now);
+        }
+    }
+
+    fn hold(&self, shard: &mut Shard, ban: Ban, now: Millis) {
+        let before = shard.bans.len();
+        let held = shard.bans.entry(ban.subject, now, Held::default);
+        held.0.retain(|other| other.holds(now) && (other.jail != ban.jail || other.site != ban.site));
+        if held.0.len() >= BANS_OF_ONE {
+            let first = held.0.iter().enumerate().min_by_key(|(_, ban)| ban.until).map(|(at, _)| at);
+            first.map(|at| held.0.swap_remove(at));
+        }
+        held.0.reserve_exact(1);
+        held.0.push(ban);
+        self.recount(before, shard.bans.len());
+    }
+
+    /// Lifts the bans of `subject`, for one site or for every one, by one jail or by any, and forgets its failures
+    /// and former bans there. Says which bans there were.
+    pub fn remove(&self, subject: Subject, site: Option<SiteId>, jail: Option<&str>) -> Vec<Ban> {
+        let lifted = self.lift(subject, site, jail);
+        self.journal.note(|| Change::Lifted { subject, site, jail: jail.map(Into::into) });
+        lifted
+    }
+
+    fn lift(&self, subject: Subject, site: Option<SiteId>, jail: Option<&str>) -> Vec<Ban> {
+        let Some(mut shard) = self.shard(&subject) else { return Vec::new() };
+        let number = jail.map(|name| stable_hash(name.as_bytes()));
+        let tracks: Vec<TrackKey> = shard.tracks.iter().map(|(key, _)| *key).collect();
+        for key in tracks {
+            if key.1 == subject
+                && number.is_none_or(|jail| jail == key.0)
+                && (site.is_none() || key.2 == site)
+            {
+                shard.tracks.remove(&key);
+            }
+        }
+        let before = shard.bans.len();
+        let Some(held) = shard.bans.get_mut(&subject) else { return Vec::new() };
+        let chosen = |ban: &mut Ban| {
+            (site.is_none() || ban.site == site) && jail.is_none_or(|name| &*ban.jail == name)
+        };
+        let lifted: Vec<Ban> = held.0.extract_if(.., chosen).collect();
+        if held.0.is_empty() {
+            shard.bans.remove(&subject);
+        }
+        self.recount(before, shard.bans.len());
+        lifted
+    }
+
+    /// Every ban that holds, in no order.
+    #[must_use]
+    pub fn list(&self, now: Millis) -> Vec<Ban> {
+        let mut bans = Vec::new();
+        for shard in &self.shards {
+            let shard = lock(shard);
+            bans.extend(
+                shard.bans.iter().flat_map(|(_, held)| &held.0).filter(|ban| ban.holds(now)).cloned(),
+            );
+        }
+        bans
+    }
+
+    /// Lifts every ban and forgets every failure; says how many subjects were banned.
+    pub fn flush(&self) -> usize {
+        let flushed = self.clear();
+        self.journal.note(|| Change::Flushed);
+        flushed
+    }
+
+    fn clear(&self) -> usize {
+        let mut flushed = 0;
+        for shard in &self.shards {
+            let mut shard = lock(shard);
+            let before = shard.bans.len();
+            shard.bans.clear();
+            shard.tracks.clear();
+            self.recount(before, 0);
+            flushed += before;
+        }
+        flushed
+    }
+
+    /// Drops a part of what is over. To be called about once a second.
+    pub fn sweep(&self, now: Millis) {
+        for shard in &self.shards {
+            let mut shard = lock(shard);
+            let before = shard.bans.len();
+            let part = |len: usize| len / 16 + 16;
+            let (bans, tracks, known) = (before, shard.tracks.len(), shard.known.len());
+            shard.bans.sweep(now, part(bans));
+            shard.tracks.sweep(now, part(tracks));
+            shard.known.sweep(now, part(known));
+            self.recount(before, shard.bans.len());
+        }
+    }
+
+    /// Bans and failures that had to go before they were over, because there were too many.
+    #[must_use]
+    pub fn pushed_out(&self) -> (u64, u64) {
+        self.shards.iter().map(lock).fold((0, 0), |(bans, failures), shard| {
+            (bans + shard.bans.pushed_out(), failures + shard.tracks.pushed_out())
+        })
+    }
+
+    /// From now on [`Ledger::changes`] has something to say.
+    pub fn follow(&self) {
+        self.journal.followed.store(true, Relaxed);
+    }
+
+    /// What happened since the last call, in order.
+    #[must_use]
+    pub fn changes(&self) -> Vec<Change> {
+        std::mem::take(&mut *lock(&self.journal.changes)).into()
+    }
+
+    /// Waits until there are changes.
+    pub async fn changed(&self) {
+        self.journal.more.notified().await;
+    }
+
+    /// How many changes nobody fetched in time.
+    #[must_use]
+    pub fn changes_lost(&self) -> u64 {
+        self.journal.lost.load(Relaxed)
+    }
+
+    /// What a store remembers, or another replica found out. It is not told again.
+    pub fn apply(&self, change: Change, now: Millis) {
+        match change {
+            Change::Banned(ban) => self.put(ban, now),
+            Change::Lifted { subject, site, jail } => drop(self.lift(subject, site, jail.as_deref())),
+            Change::Struck(tally) => {
+                if let Some(mut shard) = self.shard(&tally.subject)
+                    && now.since(tally.at) < tally.find_time
+                {
+                    let track = shard.tracks.entry(tally.key(), now, Track::default);
+                    track.fail(tally.at.min(now), tally.find_time);
+                }
+            }
+            Change::Forgiven(tally) => drop(self.forget(&tally)),
+            Change::LoggedIn { client, site, at } => self.know(client, site, at.min(now)),
+            Change::Flushed => drop(self.clear()),
+        }
+    }
+
+    fn shard(&self, subject: &Subject) -> Option<MutexGuard<'_, Shard>> {
+        let number = usize::try_from(self.hasher.hash_one(subject) % SHARDS as u64).ok()?;
+        self.shards.get(number).map(lock)
+    }
+
+    fn recount(&self, before: usize, after: usize) {
+        if after >= before {
+            self.banned.fetch_add(after - before, Relaxed);
+        } else {
+            self.banned.fetch_sub(before - after, Relaxed);
+        }
+    }
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self::new(Bounds::default())
+    }
+}
+
+impl Shard {
+    fn new(bounds: Bounds) -> Self {
+        Self {
+            bans: Shelf::new(bounds.bans / SHARDS),
+            tracks: Shelf::new(bounds.failures / SHARDS),
+            known: Shelf::new(bounds.known / SHARDS),
+        }
+    }
+}
+
+impl Tally {
+    fn of(jail: &Jail, subject: Subject, who: &Culprit, at: Millis) -> Self {
+        let site = (jail.reach == Reach::Site).then_some(who.site);
+        Self { jail: stable_hash(jail.name.as_bytes()), subject, site, at, find_time: jail.find_time }
+    }
+
+    fn key(&self) -> TrackKey {
+        (self.jail, self.subject, self.site)
+    }
+}
+
+impl Journal {
+    fn note(&self, change: impl FnOnce() -> Change) {
+        if !self.followed.load(Relaxed) {
+            return;
+        }
+        let mut changes = lock(&self.changes);
+        if changes.len() >= CHANGES_KEPT {
+            changes.pop_front();
+            self.lost.fetch_add(1, Relaxed);
+        }
+        changes.push_back(change());
+        drop(changes);
+        self.more.notify_one();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+#[path = "ledger_test.rs"]
+mod tests;

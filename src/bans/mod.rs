@@ -1,0 +1,123 @@
+//! Who is locked out, for how long, and why: failures are counted by jail, and a jail that is full makes a ban.
+//!
+//! The [`Ledger`] is the memory of it, shared by all workers. It knows neither modes nor rules: whether a ban is
+//! enforced is decided where it is met.
+
+pub mod jail;
+pub mod ledger;
+mod shelf;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use jail::{Action, Jail, Reach};
+pub use ledger::{Bounds, Change, Ledger};
+
+use crate::client::key::Key;
+use crate::clock::Millis;
+
+/// A site as bans know it: a hash of its name, the same after every reload and in every replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SiteId(pub u64);
+
+impl SiteId {
+    /// The number of the site with this name, its first host.
+    #[must_use]
+    pub fn of(name: &str) -> Self {
+        Self(stable_hash(name.as_bytes()))
+    }
+}
+
+/// A user name as bans know it: a hash that the login room makes, so that no name is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UserId(pub u64);
+
+/// Who is banned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Subject {
+    /// A client.
+    Client(Key),
+    /// A user name, whoever types it: only attempts to log in with it are refused.
+    User(UserId),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Client(key) => write!(f, "{}", key.addr()),
+            Self::User(user) => write!(f, "user:{:016x}", user.0),
+        }
+    }
+}
+
+/// Who failed, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Culprit {
+    /// The client.
+    pub client: Key,
+    /// The site that it asked.
+    pub site: SiteId,
+    /// The user name that it tried, if there was one.
+    pub user: Option<UserId>,
+    /// Whether the operator's `ignore` list names the client: it is counted and never banned.
+    pub ignored: bool,
+}
+
+/// A subject that is locked out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ban {
+    /// Who.
+    pub subject: Subject,
+    /// From where; `None` from everything.
+    pub site: Option<SiteId>,
+    /// The jail that made it; of bans made by hand, [`Ban::BY_HAND`].
+    pub jail: Arc<str>,
+    /// Since when.
+    pub since: Millis,
+    /// Until when.
+    pub until: Millis,
+    /// How many bans by the same jail went before it, as far as they are not forgiven.
+    pub level: u8,
+    /// How many failures made it.
+    pub failures: u32,
+    /// What its subject meets.
+    pub action: Action,
+    /// Why: the configuration line of the jail, or what the operator said.
+    pub why: Arc<str>,
+}
+
+impl Ban {
+    /// The jail of bans that an operator made.
+    pub const BY_HAND: &str = "by-hand";
+
+    /// What is left of it, which is the honest `Retry-After`.
+    #[must_use]
+    pub fn left(&self, now: Millis) -> Duration {
+        self.until.since(now)
+    }
+
+    /// Whether it is in force.
+    #[must_use]
+    pub fn holds(&self, now: Millis) -> bool {
+        now < self.until
+    }
+
+    /// Whether it is about `site`.
+    #[must_use]
+    pub fn covers(&self, site: SiteId) -> bool {
+        self.site.is_none_or(|own| own == site)
+    }
+}
+
+/// FNV-1a of 64 bits with a finish that spreads it (Murmur 3's): the same in every process and version, because it
+/// is stored and sent to replicas. Not keyed: nothing that a client chooses may be looked up by it alone.
+#[must_use]
+pub fn stable_hash(bytes: &[u8]) -> u64 {
+    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    let hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    hash ^ (hash >> 33)
+}
