@@ -78,7 +78,9 @@ impl Upload {
             Source::Http1(inflow) => inflow.poll_piece(cx),
             Source::Http2 { incoming: Some(incoming), .. } => loop {
                 match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
-                    None => return Poll::Ready(None),
+                    None if incoming.is_end_stream() => return Poll::Ready(None),
+                    // hyper takes a stream that the client reset with CANCEL or NO_ERROR for one that has ended.
+                    None => return Poll::Ready(Some(Err(io::ErrorKind::ConnectionReset.into()))),
                     Some(Err(error)) => return Poll::Ready(Some(Err(io::Error::other(error)))),
                     Some(Ok(frame)) => {
                         let Ok(data) = frame.into_data() else { continue };

@@ -1,4 +1,8 @@
 //! Sends one request: the head, and the body behind it as fast as both sides allow.
+//!
+//! The last byte of a request of known length goes out only once the client has ended its body. Over HTTP/2 a
+//! length is a claim that the frames behind it may belie (RFC 9113 section 8.1.1): an origin that had the whole
+//! message by then would have served what was none.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -24,6 +28,8 @@ pub(super) struct Upload {
     /// Chunk framing.
     frame: BytesMut,
     data: Bytes,
+    /// What completes the length, until the client has ended the body.
+    last: Bytes,
     body: Option<Body>,
     coding: Coding,
     state: State,
@@ -59,13 +65,15 @@ impl Upload {
     /// A request with this head and body.
     #[must_use]
     pub(super) fn new(head: BytesMut, body: Body, framing: RequestFraming) -> Self {
-        let (body, coding) = match framing {
-            RequestFraming::None => (None, Coding::Length { left: 0 }),
-            RequestFraming::Length(left) => ((left > 0).then_some(body), Coding::Length { left }),
-            RequestFraming::Chunked => (Some(body), Coding::Chunked { first: true }),
+        let coding = match framing {
+            RequestFraming::None => Coding::Length { left: 0 },
+            RequestFraming::Length(left) => Coding::Length { left },
+            RequestFraming::Chunked => Coding::Chunked { first: true },
         };
-        let (frame, data) = (BytesMut::new(), Bytes::new());
-        Self { head, written: 0, frame, data, body, coding, state: State::Sending, sent: 0 }
+        let is_whole = matches!(coding, Coding::Length { left: 0 }) && body.is_end_stream();
+        let body = (!is_whole).then_some(body);
+        let (frame, data, last) = (BytesMut::new(), Bytes::new(), Bytes::new());
+        Self { head, written: 0, frame, data, last, body, coding, state: State::Sending, sent: 0 }
     }
 
     /// Bytes that went out.
@@ -115,6 +123,10 @@ impl Upload {
     ) -> Poll<Result<(), UploadFault>> {
         loop {
             let waiting = self.frame.is_empty() && self.data.is_empty() && self.refill(cx)?.is_pending();
+            if waiting && self.is_head_alone() {
+                self.state = State::AwaitingClient;
+                return Poll::Pending;
+            }
             if self.rest().is_empty() && self.frame.is_empty() && self.data.is_empty() {
                 ready!(self.flush(cx, stream))?;
                 self.state = if waiting { State::AwaitingClient } else { State::Sent };
@@ -123,6 +135,11 @@ impl Upload {
             self.state = State::Sending;
             ready!(self.write(cx, stream))?;
         }
+    }
+
+    /// Whether the head is the whole request, if the client sends nothing behind it after all.
+    fn is_head_alone(&self) -> bool {
+        self.written == 0 && self.last.is_empty() && matches!(self.coding, Coding::Length { left: 0 })
     }
 
     /// Takes the next piece of the body. Ready when there is one, or the body has ended.
@@ -154,7 +171,12 @@ impl Upload {
                     .checked_sub(data.len() as u64)
                     .ok_or_else(|| client("the client sent more than its Content-Length"))?;
                 if *left == 0 {
-                    self.body = None;
+                    self.last = data;
+                    return if self.body.as_ref().is_none_or(Body::is_end_stream) {
+                        self.end()
+                    } else {
+                        Ok(())
+                    };
                 }
             }
         }
@@ -166,7 +188,7 @@ impl Upload {
         self.body = None;
         match self.coding {
             Coding::Chunked { first } => chunked::encode_end(first, &mut self.frame),
-            Coding::Length { left: 0 } => {}
+            Coding::Length { left: 0 } => self.data = std::mem::take(&mut self.last),
             Coding::Length { .. } => return Err(client("the client sent less than its Content-Length")),
         }
         Ok(())

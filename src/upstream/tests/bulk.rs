@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Poll;
+use std::task::{Poll, ready};
 
 use super::*;
 
@@ -166,16 +166,18 @@ async fn an_answer_may_begin_while_the_upload_goes_on() {
     let origin = Origin::start().await;
     let upstream = origin.upstream();
     let gate = Arc::new(tokio::sync::Notify::new());
-    let mut wait = Box::pin(Arc::clone(&gate).notified_owned());
+    let mut wait = Some(Box::pin(Arc::clone(&gate).notified_owned()));
     let mut step = 0;
     let body = Body::scripted(move |cx| {
         step += 1;
-        match step {
-            1 => Poll::Ready(Some(Ok(Bytes::from_static(b"one")))),
-            _ => wait.as_mut().poll(cx).map(|()| {
-                wait = Box::pin(Arc::new(tokio::sync::Notify::new()).notified_owned());
-                Some(Ok(Bytes::from_static(b"two")))
-            }),
+        match &mut wait {
+            _ if step == 1 => Poll::Ready(Some(Ok(Bytes::from_static(b"one")))),
+            Some(until) => {
+                ready!(until.as_mut().poll(cx));
+                wait = None;
+                Poll::Ready(Some(Ok(Bytes::from_static(b"two"))))
+            }
+            None => Poll::Ready(None),
         }
     });
     let upload = call(Method::POST, RequestFraming::Length(6), body);

@@ -76,6 +76,11 @@ impl RawOrigin {
         }
     }
 
+    /// Whether the beginning of a request with these bytes is here.
+    pub(crate) fn begun(&self, bytes: &str) -> bool {
+        lock(&self.book).iter().any(|line| find(&line.tail, bytes.as_bytes()).is_some())
+    }
+
     /// What came, once no request is under way any more or for at most two seconds.
     pub(crate) fn received(&self) -> Received {
         let quiet = || lock(&self.book).iter().all(|line| line.closed || line.tail.is_empty());
