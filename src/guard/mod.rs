@@ -7,6 +7,7 @@
 //! | [`target`] | which form has the request target? | `read` |
 //! | [`host`] | for exactly which authority is it? | `authority` |
 //! | [`path`] | what is asked for, in the one form that rules see? | `normalise` |
+//! | [`php`] | which parameter does PHP take this for? | `pairs` |
 //! | [`method`] | may this method be used here? | `check` |
 //! | [`headers`] | may these fields go on? | `check` |
 //! | [`upgrade`] | may the connection change its protocol? | `check` |
@@ -24,6 +25,7 @@ pub mod method;
 pub mod modes;
 pub mod pace;
 pub mod path;
+pub mod php;
 pub mod size;
 pub mod target;
 pub mod upgrade;
