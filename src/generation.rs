@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::client;
+use crate::config::complaint::Place;
+use crate::firewall;
 use crate::guard::host::{self, HostTable};
 use crate::guard::{framing, pace};
 use crate::listen;
@@ -35,6 +37,8 @@ pub struct Generation {
     pub pace: pace::Policy,
     /// Whose forwarded addresses are believed.
     pub client: client::Policy,
+    /// Who may connect where.
+    pub firewall: firewall::Table,
     /// The sites, in the order of the file.
     pub sites: Vec<Site>,
     /// Which site a host belongs to: the number in `sites`.
@@ -58,6 +62,14 @@ pub struct Listener {
     pub settings: listen::settings::Policy,
     /// Its certificates, if it speaks TLS.
     pub store: Option<Arc<Store>>,
+}
+
+impl Listener {
+    /// The port, and where it was written.
+    #[must_use]
+    pub fn port(&self) -> (u16, Place) {
+        (self.settings.address.port(), self.settings.place.clone())
+    }
 }
 
 impl Generation {

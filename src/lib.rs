@@ -27,6 +27,7 @@ pub mod config;
 pub mod control;
 pub mod drain;
 pub mod fields;
+pub mod firewall;
 pub mod gate;
 pub mod generation;
 pub mod guard;

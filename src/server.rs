@@ -301,6 +301,7 @@ fn terms_of(
         limits: generation.limits.clone().within(rlimit::files()),
         tls: store.map(|store| tls.server_config(store)).transpose()?,
         client: generation.client.clone(),
+        sources: generation.firewall.sources(listener.settings.address.port()),
     })
 }
 

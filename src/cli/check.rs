@@ -1,5 +1,6 @@
 //! `ravelin check`: everything that is wrong with a configuration, without starting.
 
+use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -36,12 +37,19 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
 }
 
 fn summary(generation: &Generation) -> String {
-    format!(
+    let mut said = format!(
         "ok: generation {}, {}, {}",
         generation.id,
         plural(generation.listeners.len(), "listener"),
         plural(generation.sites.len(), "site"),
-    )
+    );
+    let firewall = &generation.firewall;
+    let beyond = firewall.rules().iter().filter(|rule| firewall.beyond(rule).is_some()).count();
+    if !firewall.rules().is_empty() {
+        let rules = plural(firewall.rules().len(), "firewall rule");
+        let _ = write!(said, ", {rules} ({beyond} of them for `ravelin firewall export`)");
+    }
+    said
 }
 
 fn plural(count: usize, word: &str) -> String {

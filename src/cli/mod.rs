@@ -25,6 +25,7 @@ mod config;
 mod demo;
 mod dev;
 mod explain;
+mod firewall;
 mod flags;
 mod health;
 mod local;
@@ -54,6 +55,8 @@ enum Command {
     Explain(explain::Arguments),
     /// Say what would have been blocked of the requests in an access log, before anybody is.
     Replay(replay::Arguments),
+    /// Write the rules of `[[ingress]]` and `[[egress]]` for AWS, nftables or people, or read them from AWS.
+    Firewall(firewall::Arguments),
     /// Print the annotated default configuration.
     Config(config::Arguments),
     /// Ask a running Ravelin whether it is ready (for container health checks).
@@ -70,6 +73,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::main(&arguments),
         Command::Explain(arguments) => explain::main(&arguments),
         Command::Replay(arguments) => replay::main(&arguments),
+        Command::Firewall(arguments) => firewall::main(&arguments),
         Command::Config(arguments) => config::main(&arguments),
         Command::Health(arguments) => health::main(&arguments),
     }

@@ -21,6 +21,21 @@ impl NetSet {
         }
     }
 
+    /// Whether every address of `net` is in the set.
+    #[must_use]
+    pub fn covers(&self, net: IpNet) -> bool {
+        match canonical(net) {
+            IpNet::V4(net) => {
+                let end = net.broadcast().to_bits();
+                range(&self.v4, net.network().to_bits()).is_some_and(|(_, last)| end <= last)
+            }
+            IpNet::V6(net) => {
+                let end = net.broadcast().to_bits();
+                range(&self.v6, net.network().to_bits()).is_some_and(|(_, last)| end <= last)
+            }
+        }
+    }
+
     /// Whether no address is in the set.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -66,8 +81,13 @@ fn merged<T: Copy + Ord>(mut ranges: Vec<(T, T)>, next: impl Fn(T) -> Option<T>)
 }
 
 fn within<T: Copy + Ord>(ranges: &[(T, T)], addr: T) -> bool {
+    range(ranges, addr).is_some_and(|(_, end)| addr <= end)
+}
+
+/// The last range that begins at `addr` or before.
+fn range<T: Copy + Ord>(ranges: &[(T, T)], addr: T) -> Option<(T, T)> {
     let behind = ranges.partition_point(|(start, _)| *start <= addr);
-    behind.checked_sub(1).and_then(|at| ranges.get(at)).is_some_and(|(_, end)| addr <= *end)
+    behind.checked_sub(1).and_then(|at| ranges.get(at)).copied()
 }
 
 #[cfg(test)]
@@ -119,6 +139,19 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(256))]
+
+        #[test]
+        fn it_covers_what_it_contains_whole(
+            nets in prop::collection::vec((0u32..256, 26u8..=32), 0..12),
+            asked in (0u32..256, 26u8..=32),
+        ) {
+            let net = |(addr, bits): (u32, u8)| Ipv4Net::new(addr.into(), bits).unwrap().trunc();
+            let set: NetSet = nets.into_iter().map(|pair| IpNet::V4(net(pair))).collect();
+            let asked = net(asked);
+            let first_to_last = asked.network().to_bits()..=asked.broadcast().to_bits();
+            let whole = first_to_last.map(|addr| IpAddr::V4(addr.into())).all(|addr| set.contains(addr));
+            prop_assert_eq!(set.covers(IpNet::V4(asked)), whole);
+        }
 
         #[test]
         fn it_agrees_with_asking_every_network(

@@ -3,6 +3,7 @@
 pub mod cidr;
 pub mod forwarded;
 pub mod key;
+pub mod networks;
 
 use std::net::{IpAddr, SocketAddr};
 

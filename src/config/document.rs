@@ -17,6 +17,7 @@ use super::units::Size;
 use crate::admin;
 use crate::client;
 use crate::clock;
+use crate::firewall;
 use crate::generation::{Generation, Listener, Shutdown};
 use crate::guard::host::{self, HostPattern, HostTable};
 use crate::guard::{framing, pace};
@@ -74,6 +75,7 @@ struct Raw {
     listeners: Vec<listen::settings::Raw>,
     limits: Limits,
     client: client::Raw,
+    firewall: firewall::Raw,
     log: observe::settings::Raw,
     admin: admin::settings::Raw,
     shutdown: Shutdown,
@@ -95,6 +97,7 @@ impl Raw {
             listeners,
             limits: Limits::read(root, reading),
             client: client::Raw::read(root, reading),
+            firewall: firewall::Raw::read(root, reading),
             log: root
                 .section(reading, "log")
                 .map(|section| observe::settings::Raw::read(section, reading))
@@ -127,6 +130,7 @@ impl Raw {
         }
         let patterns: Vec<_> = self.sites.iter().flat_map(|site| site.hosts.clone()).collect();
         let listeners = listeners(self.listeners, &patterns, reading);
+        let ports: Vec<_> = listeners.iter().map(Listener::port).collect();
         let workers = worker_count(self.limits.workers);
         self.layer.check_paths(&mut reading.complaints);
         let outside = self.stacks.outside(&self.layer, reading)?;
@@ -153,6 +157,7 @@ impl Raw {
             framing: self.limits.framing.compile(&mut reading.complaints),
             pace: self.limits.pace.compile(&mut reading.complaints),
             client: self.client.compile(&mut reading.complaints),
+            firewall: self.firewall.compile(&ports, &mut reading.complaints),
             hosts: HostTable::compile(hosts, &mut reading.complaints),
             sites,
             unknown_host: self.unknown_host.compile(&mut reading.complaints),

@@ -199,6 +199,22 @@ impl<'t> Item<'t> {
         self.value.as_bool()
     }
 
+    /// The whole number that was written, if it is one.
+    #[must_use]
+    pub fn as_integer(&self) -> Option<i64> {
+        let integer = self.value.as_integer()?;
+        i64::from_str_radix(&integer.as_str().replace('_', ""), integer.radix()).ok()
+    }
+
+    /// The string with `${NAME}` filled in, for types that give `file:` a meaning of their own.
+    pub fn text(&self, reading: &mut Reading<'_>) -> Option<String> {
+        let Some(text) = self.value.as_str() else {
+            self.wrong_type(reading, "a string");
+            return None;
+        };
+        interpolate(text, self, reading)
+    }
+
     /// Reads the value as `T`.
     pub fn read<T: FromToml>(&self, reading: &mut Reading<'_>) -> Option<Placed<T>> {
         T::from_toml(self, reading).map(|value| Placed { value, place: self.place.clone() })

@@ -82,6 +82,9 @@ where
     let terms = door.terms.load();
     let limits = &terms.limits;
     let addr = canonical(addr);
+    if terms.sources.as_ref().is_some_and(|sources| !sources.contains(addr.ip())) {
+        return keep_out(door, &tcp, addr);
+    }
     let client = (!terms.client.trusts(addr.ip())).then(|| terms.client.key(addr.ip()));
     let now = clock::now();
     match door.census.enter(client, limits, now) {
@@ -102,6 +105,18 @@ where
             socket::reset_on_close(&tcp);
             turn_away(door, full, addr);
         }
+    }
+}
+
+/// No `[[ingress]]` rule lets this address in: closed without a byte.
+fn keep_out<S>(door: &Door<S>, tcp: &TcpStream, addr: SocketAddr) {
+    socket::reset_on_close(tcp);
+    door.tally.event(Event::KeptOut);
+    if let Some(held) = door.tally.may_log(Event::KeptOut, clock::now()) {
+        tracing::info!(
+            peer = %addr, listener = door.listener, held_back = held,
+            "no `[[ingress]]` rule lets this address in; closed at once"
+        );
     }
 }
 

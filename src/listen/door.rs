@@ -9,6 +9,7 @@ use super::census::{Census, Seat};
 use super::limits;
 use super::tally::Tally;
 use crate::client;
+use crate::client::cidr::NetSet;
 use crate::client::key::Key;
 use crate::drain::{DrainWatch, Live};
 
@@ -36,6 +37,8 @@ pub struct Terms {
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// What counts as one client for the cap per client. Trusted proxies carry many, and have no cap.
     pub client: client::Policy,
+    /// Who may connect here; none if everybody may.
+    pub sources: Option<Arc<NetSet>>,
 }
 
 /// What a connection holds while its socket is open.

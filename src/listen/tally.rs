@@ -13,6 +13,8 @@ use super::first_bytes::Protocol;
 pub enum Event {
     /// A connection was accepted and may go on.
     Accepted,
+    /// Closed at once: no `[[ingress]]` rule lets this address in.
+    KeptOut,
     /// Closed at once: `limits.connections` are open.
     FullTotal,
     /// Closed at once: this client has `limits.connections_per_client` open.
@@ -60,8 +62,9 @@ pub enum Event {
 
 impl Event {
     /// Every event, in the order of their numbers.
-    pub const ALL: [Event; 22] = [
+    pub const ALL: [Event; 23] = [
         Event::Accepted,
+        Event::KeptOut,
         Event::FullTotal,
         Event::FullClient,
         Event::FullMemory,
@@ -90,6 +93,7 @@ impl Event {
     pub const fn name(self) -> &'static str {
         match self {
             Event::Accepted => "accepted",
+            Event::KeptOut => "kept-out",
             Event::FullTotal => "full-total",
             Event::FullClient => "full-client",
             Event::FullMemory => "full-memory",
