@@ -1,11 +1,11 @@
 //! The control thread: signals, reloads, and how it all ends.
 
-use std::net::TcpListener;
 use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Interval, interval, sleep, timeout};
 
+use crate::admin::socket::Bound;
 use crate::admin::{self, State};
 use crate::clock;
 use crate::config::complaint::Severity;
@@ -38,14 +38,14 @@ enum Stop {
 pub async fn run(
     house: &House,
     mut signals: Signals,
-    admin: Option<TcpListener>,
+    admin: Vec<Bound>,
     reload: Reload,
     ready: impl FnOnce(),
 ) {
-    if let Some(listener) = admin.and_then(|socket| tokio::net::TcpListener::from_std(socket).ok()) {
+    for socket in admin {
         let mut watch = house.drain.watch();
         let stop = async move { watch.reached(Phase::Killed).await };
-        tokio::spawn(admin::serve(listener, house.observe.clone(), house.readiness.clone(), stop));
+        tokio::spawn(admin::serve(socket, house.desk(), stop));
     }
     house.readiness.set(State::Ready);
     ready();

@@ -3,10 +3,10 @@
 //! A reload builds a new one, checks all of it, and swaps it in; a request under way keeps the one it
 //! started with. What a generation holds is everything that can be computed at load.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::admin;
 use crate::client;
 use crate::config::complaint::Place;
 use crate::firewall;
@@ -49,8 +49,8 @@ pub struct Generation {
     pub outside: Route,
     /// The access log and diagnostics.
     pub log: observe::settings::Policy,
-    /// Where metrics and readiness are served.
-    pub admin: Option<SocketAddr>,
+    /// Where metrics and readiness are served, and changes taken.
+    pub admin: admin::settings::Policy,
     /// How a stop goes.
     pub shutdown: Shutdown,
 }

@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use http::HeaderName;
 
-use crate::admin::Readiness;
+use crate::admin::{self, Desk, Readiness};
 use crate::client::key::Key;
 use crate::client::{Client, Peer};
 use crate::clock;
@@ -87,6 +87,8 @@ pub struct Worker {
 pub enum StartError {
     /// An address could not be bound.
     Bind(BindError),
+    /// A socket of the admin listener could not be opened.
+    Admin(String),
     /// The access log's file could not be opened.
     Log(String),
     /// Anything else that the system refused.
@@ -114,8 +116,7 @@ pub fn run(
     let mut sockets = bind(&generation, workers)?;
     let addresses: Vec<SocketAddr> =
         sockets.iter().filter_map(|s| s.first().and_then(|l| l.local_addr().ok())).collect();
-    let admin =
-        generation.admin.map(|address| socket::bind(address, 1)).transpose().map_err(StartError::Bind)?;
+    let admin = administer(&generation)?;
     let observe = Observe::open(&generation.log, workers, clock::wall())
         .map_err(|error| StartError::Log(log_failed(&generation, &error)))?;
     let tls = tls::Policy::new().map_err(StartError::Tls)?;
@@ -145,7 +146,6 @@ pub fn run(
         work(index, Arc::clone(&inside), sockets)
     })
     .map_err(StartError::system("start its threads"))?;
-    let admin = admin.and_then(|mut sockets| sockets.pop());
     let serving = control::run(&house, signals, admin, reload, || {
         for (address, listener) in addresses.iter().zip(&generation.listeners) {
             let scheme = if listener.store.is_some() { "https" } else { "http" };
@@ -264,6 +264,13 @@ fn show_door(house: &Arc<House>) {
     show("connections_open", "Connections that are open now", Kind::Gauge, "", Box::new(open));
 }
 
+/// The sockets of the admin listener.
+fn administer(generation: &Generation) -> Result<Vec<admin::socket::Bound>, StartError> {
+    let policy = &generation.admin;
+    let bind = |address| admin::socket::bind(address, policy.socket_mode).map_err(StartError::Admin);
+    policy.listen.iter().map(bind).collect()
+}
+
 fn bind(generation: &Generation, workers: usize) -> Result<Vec<Vec<TcpListener>>, StartError> {
     let bind =
         |listener: &Listener| socket::bind(listener.settings.address, workers).map_err(StartError::Bind);
@@ -306,6 +313,12 @@ fn terms_of(
 }
 
 impl House {
+    /// What the admin listener serves.
+    #[must_use]
+    pub fn desk(&self) -> Desk {
+        Desk { observe: self.observe.clone(), readiness: self.readiness.clone() }
+    }
+
     /// Puts another generation in force, or says why not and changes nothing.
     pub fn reload(&self, mut generation: Generation) -> Result<(), String> {
         let old = self.live.load();
@@ -425,7 +438,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bind(error) => error.fmt(f),
-            Self::Log(message) => f.write_str(message),
+            Self::Admin(message) | Self::Log(message) => f.write_str(message),
             Self::System(what, error) => write!(f, "cannot {what}: {error}"),
             Self::Tls(error) => write!(f, "cannot set up TLS: {error}"),
         }

@@ -18,7 +18,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
 
-use super::{Readiness, State};
+use super::socket::Who;
+use super::{Desk, State};
 use crate::body::Body;
 use crate::observe::{Observe, metrics};
 
@@ -31,9 +32,9 @@ pub(super) type Stack =
     BoxCloneSyncService<Request<Incoming>, Response<UnsyncBoxBody<bytes::Bytes, BoxError>>, Infallible>;
 
 /// Outside in: headers on every answer, a panic becomes a 500, an answer that takes too long a 503.
-pub(super) fn stack(observe: Observe, readiness: Readiness) -> Stack {
+pub(super) fn stack(desk: Desk, who: Who) -> Stack {
     let answer = service_fn(move |request: Request<Incoming>| {
-        let response = answer(request.method(), request.uri().path(), &observe, &readiness);
+        let response = answer(request.method(), request.uri().path(), &desk, who);
         ready(Ok::<_, Infallible>(response))
     });
     let service = ServiceBuilder::new()
@@ -52,11 +53,11 @@ fn header(name: HeaderName, value: &'static str) -> SetResponseHeaderLayer<Heade
     SetResponseHeaderLayer::overriding(name, HeaderValue::from_static(value))
 }
 
-fn answer(method: &Method, path: &str, observe: &Observe, readiness: &Readiness) -> Response<Body> {
+fn answer(method: &Method, path: &str, desk: &Desk, _who: Who) -> Response<Body> {
     let found = match path {
-        "/metrics" => metrics_page(observe),
+        "/metrics" => metrics_page(&desk.observe),
         "/-/healthz" => text(StatusCode::OK, "alive\n"),
-        "/-/readyz" => ready_page(readiness.state()),
+        "/-/readyz" => ready_page(desk.readiness.state()),
         _ => return text(StatusCode::NOT_FOUND, "Here are /metrics, /-/healthz and /-/readyz.\n"),
     };
     if matches!(*method, Method::GET | Method::HEAD) {

@@ -1,4 +1,4 @@
-//! The administrator's listener: metrics, and whether this process is alive and ready.
+//! The administrator's listener: metrics, whether this process is alive and ready, and who is banned.
 //!
 //! Apart from the public listeners, on an address of its own. This is where tower's layers earn their
 //! place: what they do is the same for every answer, cannot refuse, and no request rate is at stake.
@@ -9,20 +9,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::time::{sleep, timeout};
 use tower::ServiceExt as _;
 
+use self::socket::{Bound, Kind, Name, Who};
+use self::stream::Stream;
 use crate::observe::Observe;
-use crate::tls::Plain;
 
 mod answer;
 pub mod settings;
+pub mod socket;
+mod stream;
 
 /// Connections at once; the next ones wait in the kernel's queue.
 const CONNECTIONS: usize = 32;
@@ -65,15 +68,22 @@ impl Readiness {
     }
 }
 
-/// Serves `GET` and `HEAD` of `/metrics`, `/-/healthz` and `/-/readyz` until `stop` is done. All of it
-/// runs within this future: it spawns nothing, so whatever is open ends with it.
-pub async fn serve(
-    listener: TcpListener,
-    observe: Observe,
-    readiness: Readiness,
-    stop: impl Future<Output = ()>,
-) {
-    let stack = answer::stack(observe, readiness);
+/// What can be asked for here.
+#[derive(Clone, Debug)]
+pub struct Desk {
+    /// The metrics.
+    pub observe: Observe,
+    /// Whether balancers may send requests.
+    pub readiness: Readiness,
+}
+
+/// Serves one socket until `stop` is done: `GET` and `HEAD` of `/metrics`, `/-/healthz` and `/-/readyz`.
+/// All of it runs within this future: it spawns nothing, so whatever is open ends with it.
+pub async fn serve(bound: Bound, desk: Desk, stop: impl Future<Output = ()>) {
+    let listener = match Listener::new(bound) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "admin: the listener cannot be used"),
+    };
     let mut open = FuturesUnordered::new();
     let mut stop = std::pin::pin!(stop);
     loop {
@@ -81,21 +91,54 @@ pub async fn serve(
             () = &mut stop => return,
             Some(()) = open.next() => {}
             accepted = listener.accept(), if open.len() < CONNECTIONS => match accepted {
-                Ok((stream, _)) => open.push(converse(stream, stack.clone())),
+                Ok((stream, who)) => open.push(converse(stream, who, &desk)),
                 Err(error) => rest(&error).await,
             },
         }
     }
 }
 
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener, #[expect(dead_code, reason = "its end takes the name away")] Name),
+}
+
+/// What carries a conversation.
+trait Carrier: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Carrier for T {}
+
+impl Listener {
+    fn new(bound: Bound) -> io::Result<Self> {
+        match bound.socket {
+            Kind::Tcp(socket) => TcpListener::from_std(socket).map(Self::Tcp),
+            Kind::Unix(socket, name) => UnixListener::from_std(socket).map(|socket| Self::Unix(socket, name)),
+        }
+    }
+
+    async fn accept(&self) -> io::Result<(Stream<Box<dyn Carrier>>, Who)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                Ok((Stream(Box::new(stream)), Who::Tcp(peer)))
+            }
+            Self::Unix(listener, _) => {
+                let (stream, _) = listener.accept().await?;
+                let who = Who::User(stream.peer_cred().ok().map(|cred| cred.uid()));
+                Ok((Stream(Box::new(stream)), who))
+            }
+        }
+    }
+}
+
 /// One request and its answer.
-async fn converse(stream: TcpStream, stack: answer::Stack) {
+async fn converse(stream: Stream<Box<dyn Carrier>>, who: Who, desk: &Desk) {
+    let stack = answer::stack(desk.clone(), who);
     let service = service_fn(move |request| stack.clone().oneshot(request));
     let connection = http1::Builder::new()
         .keep_alive(false)
         .header_read_timeout(None)
         .max_buf_size(HEAD_MAX)
-        .serve_connection(Plain::new(stream, Bytes::new()), service);
+        .serve_connection(stream, service);
     match timeout(LIFE, connection).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "admin: a connection broke off"),

@@ -3,6 +3,7 @@
 use std::time::UNIX_EPOCH;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::*;
@@ -12,14 +13,16 @@ use crate::observe::settings::{Form, Policy};
 async fn start() -> (std::net::SocketAddr, Readiness, oneshot::Sender<()>, tokio::task::JoinHandle<()>) {
     let policy = Policy { access: Form::Off, ..Policy::default() };
     let observe = Observe::open(&policy, 1, UNIX_EPOCH).unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let address = socket.local_addr().unwrap();
     let readiness = Readiness::default();
+    let desk = Desk { observe, readiness: readiness.clone() };
     let (end, ended) = oneshot::channel::<()>();
     let stop = async {
         let _ = ended.await;
     };
-    let task = tokio::spawn(serve(listener, observe, readiness.clone(), stop));
+    let task = tokio::spawn(serve(Bound { socket: Kind::Tcp(socket) }, desk, stop));
     (address, readiness, end, task)
 }
 

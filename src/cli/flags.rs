@@ -65,6 +65,7 @@ pub(super) struct Flags {
     /// Proxies whose X-Forwarded-For is believed, as address ranges.
     #[arg(
         long,
+        visible_alias = "trusted-proxy",
         env = "RAVELIN_TRUSTED_PROXIES",
         value_name = "CIDR",
         value_delimiter = ',',
@@ -72,10 +73,11 @@ pub(super) struct Flags {
     )]
     pub(super) trusted_proxies: Vec<String>,
 
-    /// Where metrics and readiness are served, for example `127.0.0.1:9145`; off if not given. A file says
-    /// it with `[admin]`; the variable may stand beside a file, because `ravelin health` reads it too.
-    #[arg(long, env = "RAVELIN_ADMIN", value_name = "ADDRESS")]
-    pub(super) admin: Option<String>,
+    /// Where metrics and readiness are served, and changes taken: `unix:/run/ravelin/admin.sock`, or for numbers
+    /// alone `127.0.0.1:9145`; as often as needed. A file says it with `[admin]`; the variable may stand beside a
+    /// file, because `ravelin health` reads it too.
+    #[arg(long, env = "RAVELIN_ADMIN", value_name = "ADDRESS", value_delimiter = ',')]
+    pub(super) admin: Vec<String>,
 
     /// The access log's form: `json`, `combined` or `off`.
     #[arg(
@@ -129,7 +131,7 @@ impl Flags {
     pub(super) fn stray(&self) -> Option<&'static str> {
         [
             (self.dry_run, "--dry-run"),
-            (self.admin.is_some(), "--admin"),
+            (!self.admin.is_empty(), "--admin"),
             (!self.trusted_proxies.is_empty(), "--trusted-proxies"),
             (!self.cert.is_empty(), "--cert"),
             (!self.key.is_empty(), "--key"),
@@ -154,8 +156,8 @@ impl Flags {
             }
         }
         let _ = writeln!(text, "[log]\naccess = {}", quoted(&self.access_log));
-        if let Some(admin) = &self.admin {
-            let _ = writeln!(text, "[admin]\nlisten = {}", quoted(admin));
+        if !self.admin.is_empty() {
+            let _ = writeln!(text, "[admin]\nlisten = {}", list(&self.admin));
         }
         if !self.trusted_proxies.is_empty() {
             let _ = writeln!(text, "[client]\ntrusted_proxies = {}", list(&self.trusted_proxies));

@@ -20,6 +20,7 @@ macro_rules! say_on {
     }};
 }
 
+mod ask;
 mod check;
 mod config;
 mod demo;

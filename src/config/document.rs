@@ -1,7 +1,6 @@
 //! The whole file: every table at the top, put together into a generation.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,11 +41,11 @@ pub fn read(source: &Arc<Source>, reading: &mut Reading<'_>) -> Option<Generatio
     raw.compile(source, reading)
 }
 
-/// The admin listener of `source` and nothing else.
-pub fn admin(source: &Arc<Source>, reading: &mut Reading<'_>) -> Option<SocketAddr> {
+/// The addresses of the admin listener of `source` and nothing else.
+pub fn admin(source: &Arc<Source>, reading: &mut Reading<'_>) -> Option<Vec<admin::settings::Address>> {
     let document = parse(source, reading)?;
     let section = Section::root(document.get_ref(), source).section(reading, "admin")?;
-    admin::settings::Raw::read(section, reading).compile(&mut reading.complaints).listen
+    Some(admin::settings::Raw::read(section, reading).compile(&mut reading.complaints).listen)
 }
 
 /// The text as TOML; every fault is complained about.
@@ -163,7 +162,7 @@ impl Raw {
             unknown_host: self.unknown_host.compile(&mut reading.complaints),
             outside,
             log: self.log.compile(&mut reading.complaints),
-            admin: self.admin.compile(&mut reading.complaints).listen,
+            admin: self.admin.compile(&mut reading.complaints),
             shutdown: self.shutdown,
         })
     }

@@ -14,13 +14,13 @@ pub mod section;
 pub mod site;
 pub mod units;
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use complaint::{Complaints, Source};
 use section::Reading;
 
+use crate::admin::settings::Address;
 use crate::generation::Generation;
 
 /// A configuration, read as far as it could be.
@@ -35,8 +35,8 @@ pub struct Loaded {
 /// What a configuration says about its admin listener.
 #[derive(Debug)]
 pub enum Admin {
-    /// It listens here.
-    At(SocketAddr),
+    /// It listens here; at least one address.
+    At(Vec<Address>),
     /// There is none.
     Nowhere,
     /// It cannot be told.
@@ -67,8 +67,8 @@ pub fn admin(path: &Path) -> Admin {
     let mut reading = Reading { complaints: Complaints::default(), env: &environment, base: base(path) };
     match document::admin(&source, &mut reading) {
         _ if reading.complaints.has_errors() => Admin::Unclear(reading.complaints),
-        Some(address) => Admin::At(address),
-        None => Admin::Nowhere,
+        Some(addresses) if !addresses.is_empty() => Admin::At(addresses),
+        _ => Admin::Nowhere,
     }
 }
 
