@@ -6,13 +6,16 @@
 use std::collections::VecDeque;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::sync::Notify;
 
-use super::jail::{Jail, Reach};
+use super::grants::Grants;
+use super::jail::{Action, Jail, Reach};
 use super::shelf::{Shelf, Worth};
 use super::{Ban, Culprit, SiteId, Subject, UserId, stable_hash};
 use crate::client::key::Key;
@@ -88,7 +91,10 @@ pub enum Change {
         jail: Option<std::sync::Arc<str>>,
     },
     /// A failure was counted that made no ban.
-    Struck(Tally),
+    ///
+    /// With what follows when there are enough of them over all replicas; a store that counts for all of them can
+    /// make the ban.
+    Struck(Tally, Option<Box<Sentence>>),
     /// The failures of a subject in a jail were forgotten.
     Forgiven(Tally),
     /// A client logged in.
@@ -102,6 +108,30 @@ pub enum Change {
     },
     /// Every ban was lifted.
     Flushed,
+    /// The Install Tool was opened for a network, or closed if that is over.
+    Granted {
+        /// For whom.
+        net: IpNet,
+        /// Until when.
+        until: Millis,
+    },
+}
+
+/// What a jail makes of enough failures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sentence {
+    /// The jail's name.
+    pub jail: std::sync::Arc<str>,
+    /// The failure that makes the ban.
+    pub most: u32,
+    /// How long the first ban takes.
+    pub ban_time: Duration,
+    /// How long a ban may take at most.
+    pub longest: Duration,
+    /// What a banned subject meets.
+    pub action: Action,
+    /// Where the jail was written.
+    pub why: std::sync::Arc<str>,
 }
 
 /// Where a failure was counted, and when.
@@ -128,6 +158,7 @@ pub struct Ledger {
     /// Keyed at random: a client cannot choose addresses that meet in one shard.
     hasher: RandomState,
     journal: Journal,
+    grants: Grants,
 }
 
 /// What is to be told to the store.
@@ -223,6 +254,7 @@ impl Ledger {
             banned: AtomicUsize::new(0),
             hasher: RandomState::new(),
             journal: Journal::default(),
+            grants: Grants::default(),
         }
     }
 
@@ -285,7 +317,7 @@ impl Ledger {
             let failures = track.fail(now, jail.find_time);
             if failures < most {
                 drop(shard);
-                self.journal.note(|| Change::Struck(tally));
+                self.journal.note(|| Change::Struck(tally, Some(Box::new(Sentence::of(jail, most)))));
                 return None;
             }
             let level = track.level(jail.longest, now);
@@ -358,6 +390,24 @@ impl Ledger {
     pub fn knows(&self, client: Key, site: SiteId, now: Millis) -> bool {
         let shard = self.shard(&Subject::Client(client));
         shard.is_some_and(|shard| shard.known.get(&(client, site)).is_some_and(|at| at.worth(now).is_some()))
+    }
+
+    /// Opens the Install Tool for a network until then, or closes it again if that is not later than `now`.
+    pub fn grant(&self, net: IpNet, until: Millis, now: Millis) {
+        self.grants.set(net, until, now);
+        self.journal.note(|| Change::Granted { net, until });
+    }
+
+    /// Whether the Install Tool was opened for this address.
+    #[must_use]
+    pub fn granted(&self, addr: IpAddr, now: Millis) -> bool {
+        self.grants.holds(addr, now)
+    }
+
+    /// For whom the Install Tool is open, and until when.
+    #[must_use]
+    pub fn grants(&self, now: Millis) -> Vec<(IpNet, Millis)> {
+        self.grants.list(now)
     }
 
     /// Puts a ban in force; one by the same jail for the same site gives way, whichever lasts longer.
@@ -508,7 +558,7 @@ impl Ledger {
         match change {
             Change::Banned(ban) => self.put(ban, now),
             Change::Lifted { subject, site, jail } => drop(self.lift(subject, site, jail.as_deref())),
-            Change::Struck(tally) => {
+            Change::Struck(tally, _) => {
                 if let Some(mut shard) = self.shard(&tally.subject)
                     && now.since(tally.at) < tally.find_time
                 {
@@ -519,6 +569,7 @@ impl Ledger {
             Change::Forgiven(tally) => drop(self.forget(&tally)),
             Change::LoggedIn { client, site, at } => self.know(client, site, at.min(now)),
             Change::Flushed => drop(self.clear()),
+            Change::Granted { net, until } => self.grants.set(net, until, now),
         }
     }
 
@@ -548,6 +599,19 @@ impl Shard {
             bans: Shelf::new(bounds.bans / SHARDS),
             tracks: Shelf::new(bounds.failures / SHARDS),
             known: Shelf::new(bounds.known / SHARDS),
+        }
+    }
+}
+
+impl Sentence {
+    fn of(jail: &Jail, most: u32) -> Self {
+        Self {
+            jail: jail.name.clone(),
+            most,
+            ban_time: jail.ban_time,
+            longest: jail.longest,
+            action: jail.action,
+            why: jail.place.clone(),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! The [`Ledger`] is the memory of it, shared by all workers. It knows neither modes nor rules: whether a ban is
 //! enforced is decided where it is met.
 
+mod grants;
 pub mod jail;
 pub mod ledger;
 mod shelf;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use jail::{Action, Jail, Reach};
-pub use ledger::{Bounds, Change, Ledger};
+pub use ledger::{Bounds, Change, Ledger, Sentence, Tally};
 
 use crate::client::key::Key;
 use crate::clock::Millis;
