@@ -164,6 +164,7 @@ fn rewriting() -> Outcome {
         tracestate: false,
         websocket: false,
         underscores: UnderscoreHeaders::default(),
+        trusted: false,
         framing: RequestFraming::None,
     };
     time("rewrite: the head for the origin", || rewrite::head(&head, &onward).is_ok());

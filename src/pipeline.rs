@@ -87,6 +87,7 @@ async fn serve<'g, 'r>(
     found: &mut Found<'g, 'r>,
     record: &mut Record,
 ) -> Result<Reply, Refusal> {
+    worker.suspect(generation, peer, &head);
     match decide(generation, peer, head, found, record)? {
         Decision::Redirect(reply) => Ok(reply),
         Decision::Forward(errand) => {
@@ -311,6 +312,7 @@ impl Errand<'_, '_> {
             tracestate: record.continues_trace(),
             websocket,
             underscores: rules.headers.underscores,
+            trusted: self.client.trusted,
             framing,
         };
         let written = rewrite::head(&head, &onward)?;

@@ -16,6 +16,7 @@ use futures_util::future::join_all;
 use http::HeaderName;
 
 use crate::admin::{self, Desk, Readiness};
+use crate::client::balancer::{self, Suspicion};
 use crate::client::key::Key;
 use crate::client::{Client, Peer};
 use crate::clock;
@@ -70,6 +71,8 @@ pub struct House {
     tls: tls::Policy,
     /// What holds for new connections, listener by listener.
     terms: Vec<Arc<ArcSwap<Terms>>>,
+    /// When it may next be said that a balancer is not trusted.
+    balancer: balancer::Seldom,
     /// Singleton conflicts that were warned about: once for each site and header.
     warned: Mutex<HashSet<(usize, HeaderName)>>,
 }
@@ -80,6 +83,7 @@ pub struct Worker {
     pub index: usize,
     house: Arc<House>,
     seen: Seen,
+    suspicion: Suspicion,
 }
 
 /// Why Ravelin could not start.
@@ -131,6 +135,7 @@ pub fn run(
         drain: Drain::new(),
         readiness: Readiness::default(),
         hearts: Heartbeats::new(workers, clock::now()),
+        balancer: balancer::Seldom::default(),
         warned: Mutex::default(),
         observe,
         diagnostics,
@@ -171,7 +176,7 @@ pub fn run(
 /// One worker: its accept loops, then its connections until the last one is over.
 async fn work(index: usize, house: Arc<House>, sockets: Vec<TcpListener>) {
     let seen = house.observe.worker(index);
-    let worker = Arc::new(Worker { index, house: Arc::clone(&house), seen });
+    let worker = Arc::new(Worker { index, house: Arc::clone(&house), seen, suspicion: Suspicion::default() });
     let sweep = tokio::spawn(sweep(Arc::clone(&worker)));
     let doors = sockets.into_iter().zip(&house.terms).enumerate().map(|(listener, (socket, terms))| {
         let worker = Arc::clone(&worker);
@@ -374,6 +379,21 @@ impl Worker {
     #[must_use]
     pub fn is_short(&self) -> bool {
         self.house.load.is_short()
+    }
+
+    /// Looks for a balancer that is not trusted, and says so, at most once an hour.
+    pub fn suspect(&self, generation: &Generation, peer: &Peer, head: &Head<'_>) {
+        let Some(found) = self.suspicion.saw(balancer::looks_like_one(&generation.client, peer, head)) else {
+            return;
+        };
+        if self.house.balancer.turn(clock::now()) {
+            tracing::warn!(
+                sources = %found,
+                "nearly all requests come from private addresses that send X-Forwarded-For and are not trusted: a load \
+                 balancer or proxy stands in front, and all its clients count as one. Limits and bans would hit \
+                 everybody. Write `trusted_proxies = [{found}]`, or its subnets, into `[client]`"
+            );
+        }
     }
 
     /// The generation slot.

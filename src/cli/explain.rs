@@ -11,7 +11,7 @@ use clap::Args;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 
 use super::source::Source;
-use crate::client::{Peer, TlsFacts};
+use crate::client::{Client, Peer, TlsFacts, derive};
 use crate::config::complaint::Place;
 use crate::config::rules;
 use crate::fields::Fields;
@@ -47,13 +47,17 @@ pub(super) struct Arguments {
 }
 
 /// What the witness of an explanation writes down.
-struct Story {
+struct Story<'g> {
+    generation: &'g Generation,
+    peer: &'g Peer,
     lines: Vec<String>,
+    /// How the client's address was found.
+    hops: Vec<String>,
     /// The rules that hold so far, with the lines they were written in.
     written: rules::Raw,
 }
 
-impl Witness for Story {
+impl Witness for Story<'_> {
     fn would_block(&mut self, refusal: &Refusal) {
         let step = refusal.reason.row().step;
         self.lines.push(row(step, "would block", &blocked(refusal)));
@@ -63,12 +67,21 @@ impl Witness for Story {
 
     fn passed(&mut self, step: Step, note: impl FnOnce() -> String) {
         self.lines.push(row(step, "passed", &note()));
+        if step == Step::Client {
+            for hop in std::mem::take(&mut self.hops) {
+                self.aside(&hop);
+            }
+        }
         let reason = match step {
             Step::Method => Reason::MethodNotAllowed,
             Step::Size => Reason::BodyTooLarge,
             _ => return,
         };
         self.by("decided by", self.decider(reason));
+    }
+
+    fn found_client(&mut self, _client: &Client, head: &Head<'_>) {
+        self.hops = derive::story(&self.generation.client, self.peer, head);
     }
 
     fn found_site(&mut self, site: &Site) {
@@ -82,7 +95,7 @@ impl Witness for Story {
     }
 }
 
-impl Story {
+impl Story<'_> {
     /// A line below the last one.
     fn aside(&mut self, text: &str) {
         self.lines.push(format!("{:24}{text}", ""));
@@ -200,7 +213,13 @@ fn peer(generation: &Generation, arguments: &Arguments) -> Result<Peer, String> 
 /// The whole explanation.
 fn tell(generation: &Generation, peer: &Peer, received: &RequestHead) -> String {
     let head = Head::received(received);
-    let mut story = Story { lines: Vec::new(), written: generation.outside.rules.written.clone() };
+    let mut story = Story {
+        generation,
+        peer,
+        lines: Vec::new(),
+        hops: Vec::new(),
+        written: generation.outside.rules.written.clone(),
+    };
     let mut found = Found::nothing(generation, peer);
     let decision = pipeline::decide(generation, peer, head, &mut found, &mut story);
     let status = match &decision {

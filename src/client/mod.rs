@@ -1,21 +1,24 @@
 //! Who asks: the peer of the connection, or the client that a trusted proxy in front names.
 
+pub mod balancer;
 pub mod cidr;
+pub mod derive;
 pub mod forwarded;
 pub mod key;
 pub mod networks;
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use http::HeaderName;
 use http::header::FORWARDED;
-use ipnet::IpNet;
 
-use crate::config::complaint::Complaints;
-use crate::config::section::{Placed, Reading, Section, Text};
+use crate::config::complaint::{Complaints, Place};
+use crate::config::section::{Placed, Reading, Section};
 use crate::head::Head;
 use cidr::NetSet;
 use key::{Key, Prefix};
+use networks::Networks;
 
 /// The other end of a connection.
 #[derive(Clone, Debug)]
@@ -58,15 +61,17 @@ pub struct Client {
 /// What `[client]` says.
 #[derive(Clone, Debug, Default)]
 pub struct Raw {
-    trusted_proxies: Option<Placed<Vec<Placed<Text<IpNet>>>>>,
+    trusted_proxies: Option<Placed<Vec<Placed<Networks>>>>,
     ipv6_prefix: Option<Placed<u64>>,
 }
 
 /// Whom to believe, and what counts as one client.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
-    trusted: NetSet,
+    trusted: Arc<NetSet>,
     prefix: Prefix,
+    /// Element by element, for those who ask why somebody is trusted.
+    written: Arc<[Placed<Networks>]>,
 }
 
 impl Raw {
@@ -90,17 +95,26 @@ impl Raw {
         }
     }
 
+    /// Whether it is said who is trusted, and be it nobody.
+    #[must_use]
+    pub fn says_whom_to_trust(&self) -> bool {
+        self.trusted_proxies.is_some()
+    }
+
     /// Nobody is trusted unless written.
     pub fn compile(self, complaints: &mut Complaints) -> Policy {
         let nets = self.trusted_proxies.map_or_else(Vec::new, |placed| placed.value);
-        for net in nets.iter().filter(|net| net.value.0.prefix_len() == 0) {
+        let everybody =
+            |element: &&Placed<Networks>| element.value.nets.iter().any(|net| net.prefix_len() == 0);
+        for element in nets.iter().filter(everybody) {
             let message =
-                format!("`{}` trusts everybody: any client can choose its own address", net.value.0);
+                format!("`{}` trusts everybody: any client can choose its own address", element.value.word);
             let hint = "name the addresses of the proxies in front, such as the subnets of a load balancer";
-            complaints.warning(Some(&net.place), message, Some(hint.to_owned()));
+            complaints.warning(Some(&element.place), message, Some(hint.to_owned()));
         }
         Policy {
-            trusted: nets.into_iter().map(|net| net.value.0).collect(),
+            trusted: Arc::new(networks::all(&nets).collect()),
+            written: nets.into(),
             prefix: self.ipv6_prefix.map_or_else(Prefix::default, |bits| prefix(&bits, complaints)),
         }
     }
@@ -122,6 +136,14 @@ impl Policy {
         self.trusted.contains(addr)
     }
 
+    /// The element of `trusted_proxies` that `addr` is trusted by, and where it was written.
+    #[must_use]
+    pub fn trusted_by(&self, addr: IpAddr) -> Option<(&str, &Place)> {
+        let addr = addr.to_canonical();
+        let holds = |element: &&Placed<Networks>| element.value.nets.iter().any(|net| net.contains(&addr));
+        self.written.iter().find(holds).map(|element| (&*element.value.word, &element.place))
+    }
+
     /// What counts as one client for limits.
     #[must_use]
     pub fn key(&self, addr: IpAddr) -> Key {
@@ -129,7 +151,8 @@ impl Policy {
     }
 }
 
-static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// The chain of addresses that proxies write.
+pub static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Who asks. No field counts unless the peer is a trusted proxy; then the chain is walked from its end, past
@@ -217,6 +240,9 @@ mod tests {
             assert_eq!((client.addr, client.secure), (case.client, case.secure), "{}", case.name);
             let trusted = policy.trusts(case.peer.parse().unwrap());
             assert_eq!(client.trusted, trusted, "{}", case.name);
+            let story = derive::story(&policy, &peer(&case.peer), &Head::new(&parts));
+            let last = story.last().unwrap();
+            assert!(last.starts_with(&format!("{} ", case.client)), "{}: {story:?}", case.name);
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::DeTable;
 
-use super::complaint::{Place, Source};
+use super::complaint::{Complaints, Place, Source};
 use super::development;
 use super::layer::{Layer, Stacks};
 use super::section::{Placed, Reading, Section, Text};
@@ -129,6 +129,7 @@ impl Raw {
         }
         let patterns: Vec<_> = self.sites.iter().flat_map(|site| site.hosts.clone()).collect();
         let listeners = listeners(self.listeners, &patterns, reading);
+        check_balancer(&listeners, &self.client, &mut reading.complaints);
         let ports: Vec<_> = listeners.iter().map(Listener::port).collect();
         let workers = worker_count(self.limits.workers);
         self.layer.check_paths(&mut reading.complaints);
@@ -274,6 +275,21 @@ fn store(
     let place = default.map_or(place, |name| &name.place);
     let default = default.map(|name| name.value.as_str());
     Store::new(&certificates, default, unknown, Some(place), &mut reading.complaints)
+}
+
+/// A listener that others than this machine reach without TLS stands behind something that ends it. Unless it is said
+/// whom to trust, all clients of that are one.
+fn check_balancer(listeners: &[Listener], client: &client::Raw, complaints: &mut Complaints) {
+    let behind = |listener: &&Listener| {
+        matches!(listener.settings.service, Service::Http) && !listener.settings.address.ip().is_loopback()
+    };
+    let Some(listener) = listeners.iter().find(behind).filter(|_| !client.says_whom_to_trust()) else {
+        return;
+    };
+    let message = "this listener serves without TLS, as behind a load balancer, and no proxy is trusted: all clients \
+                   of a balancer would count as one";
+    let hint = "write `trusted_proxies = [\"vpc\"]` or its subnets into `[client]`; `trusted_proxies = []` says that there is none";
+    complaints.warning(Some(&listener.settings.place), message, Some(hint.to_owned()));
 }
 
 /// The name of a generation: twelve hexadecimal digits of a hash of everything it was built from. It tells

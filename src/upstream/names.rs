@@ -16,15 +16,24 @@ static PLAIN: [bool; 256] = {
 
 /// Whether a field of this name (lower-case) is never copied: hop-by-hop, written by ourselves, a way to
 /// make an origin see another request than the one that was checked, or a name that an origin would
-/// take for one of these. Names with `_` go on only if `keep_underscores`.
-pub(super) fn is_protected(name: &str, keep_underscores: bool) -> bool {
-    let Some(folded) = Folded::of(name) else { return is_known(name) };
-    (name.contains('_') && !keep_underscores) || folded.text().is_none_or(is_known)
+/// take for one of these. Names with `_` go on only if `keep_underscores`, what only proxies can know only if the peer
+/// is a `trusted` one.
+pub(super) fn is_protected(name: &str, keep_underscores: bool, trusted: bool) -> bool {
+    let is_bad = |name: &str| is_known(name) || (!trusted && is_vouched_for(name));
+    let Some(folded) = Folded::of(name) else { return is_bad(name) };
+    (name.contains('_') && !keep_underscores) || folded.text().is_none_or(is_bad)
+}
+
+/// What a load balancer or CDN says of the client's connection, certificate or place: worth something from a trusted
+/// proxy only (AWS: ALB's `X-Amzn-Mtls-*` and `X-Amzn-Tls-*`, CloudFront's `CloudFront-Viewer-*`).
+fn is_vouched_for(name: &str) -> bool {
+    name.starts_with("x-amzn-mtls-") || name.starts_with("x-amzn-tls-") || name.starts_with("cloudfront-")
 }
 
 /// By length first, because every field of every request comes by here. Hop-by-hop are those of RFC 9110
 /// section 7.6.1 and what older proxies called so. Ours are those that say who the client is and how
-/// the body is framed; `Expect` was answered already. `proxy` is httpoxy (CVE-2016-5385), and the overrides
+/// the body is framed, under every name that CDNs and frameworks have for the client's address, scheme and host: whoever
+/// reads one of these gets no second answer beside ours. `Expect` was answered already. `proxy` is httpoxy (CVE-2016-5385), and the overrides
 /// name a URL or method that was not checked.
 fn is_known(name: &str) -> bool {
     match name.len() {
@@ -32,18 +41,32 @@ fn is_known(name: &str) -> bool {
         2 => name == "te",
         4 => name == "host",
         5 => name == "proxy",
-        6 => name == "expect",
+        6 => matches!(name, "expect" | "x-host"),
         7 => matches!(name, "trailer" | "upgrade"),
-        9 => matches!(name, "forwarded" | "x-real-ip"),
+        8 => name == "x-scheme",
+        9 => matches!(name, "forwarded" | "x-real-ip" | "client-ip"),
         10 => matches!(name, "connection" | "keep-alive"),
-        11 => matches!(name, "traceparent" | "x-forwarded"),
-        12 => name == "x-request-id",
-        13 => matches!(name, "x-rewrite-url" | "x-http-method"),
-        14 => matches!(name, "http2-settings" | "content-length" | "x-original-url"),
-        16 => name == "proxy-connection",
+        11 => matches!(name, "traceparent" | "x-forwarded" | "x-client-ip" | "x-remote-ip"),
+        12 => matches!(name, "x-request-id" | "x-url-scheme"),
+        13 => matches!(name, "x-rewrite-url" | "x-http-method" | "forwarded-for" | "x-remote-addr"),
+        14 => matches!(
+            name,
+            "http2-settings" | "content-length" | "x-original-url" | "true-client-ip" | "x-proxyuser-ip"
+        ),
+        15 => matches!(name, "x-original-host" | "front-end-https" | "proxy-client-ip" | "ali-cdn-real-ip"),
+        16 => matches!(
+            name,
+            "proxy-connection"
+                | "cf-connecting-ip"
+                | "fastly-client-ip"
+                | "x-azure-clientip"
+                | "x-originating-ip"
+        ),
         17 => matches!(name, "transfer-encoding" | "x-method-override"),
-        19 => name == "proxy-authorization",
+        18 => matches!(name, "cf-connecting-ipv6" | "wl-proxy-client-ip"),
+        19 => matches!(name, "proxy-authorization" | "x-cluster-client-ip"),
         22 => name == "x-http-method-override",
+        24 => matches!(name, "x-original-forwarded-for" | "x-envoy-external-address"),
         _ => false,
     }
 }
@@ -90,30 +113,51 @@ mod tests {
     #[test]
     fn a_long_name_is_not_taken_for_a_short_one() {
         // Cut at the length of the table, this is not one of its names.
-        assert!(!is_protected("x-http-method-overrides", true));
-        assert!(!is_protected("x_my_very_long_application_header_name", true));
-        assert!(is_protected("x_forwarded_anything_longer_than_the_table", true));
+        assert!(!is_protected("x-http-method-overrides", true, false));
+        assert!(!is_protected("x_my_very_long_application_header_name", true, false));
+        assert!(is_protected("x_forwarded_anything_longer_than_the_table", true, false));
+    }
+
+    #[test]
+    fn what_only_proxies_know_is_believed_of_trusted_ones() {
+        for name in [
+            "x-amzn-mtls-clientcert-subject",
+            "cloudfront-viewer-address",
+            "x-amzn-tls-version",
+            "x_amzn_mtls_clientcert",
+        ] {
+            assert!(is_protected(name, true, false), "{name}");
+            assert!(!is_protected(name, true, true), "{name}");
+        }
+        for name in ["x-client-ip", "true-client-ip", "cf-connecting-ip", "x-amzn-trace-id"] {
+            let own = name != "x-amzn-trace-id";
+            assert_eq!(
+                (is_protected(name, true, true), is_protected(name, true, false)),
+                (own, own),
+                "{name}"
+            );
+        }
     }
 
     proptest! {
         #[test]
         fn whatever_is_written_for_a_dash_a_protected_name_stays_protected(
-            which in 0_usize..6,
+            which in 0_usize..11,
             dashes in prop::collection::vec("[-_.!~]", 8),
         ) {
-            let names = ["x-forwarded-for", "x-real-ip", "x-original-url", "transfer-encoding", "content-length", "x-http-method-override"];
+            let names = ["x-forwarded-for", "x-real-ip", "x-original-url", "transfer-encoding", "content-length", "x-http-method-override", "client-ip", "cf-connecting-ip", "x-cluster-client-ip", "wl-proxy-client-ip", "x-original-forwarded-for"];
             let mut dash = dashes.iter();
             let spelled: String = names[which]
                 .chars()
                 .map(|c| if c == '-' { dash.next().unwrap().clone() } else { c.to_string() })
                 .collect();
-            prop_assert!(is_protected(&spelled, true) && is_protected(&spelled, false));
+            prop_assert!(is_protected(&spelled, true, true) && is_protected(&spelled, false, true));
         }
 
         #[test]
         fn ordinary_names_pass(name in "[a-wyz][a-z]{0,6}(-[a-z]{1,6})?") {
             prop_assume!(!is_known(&name));
-            prop_assert!(!is_protected(&name, false));
+            prop_assert!(!is_protected(&name, false, false));
         }
     }
 }

@@ -53,6 +53,8 @@ pub struct Onward<'a> {
     pub websocket: bool,
     /// What happens to names with `_`.
     pub underscores: UnderscoreHeaders,
+    /// Whether a trusted proxy sent this: then what it says of the client's certificate and place goes on.
+    pub trusted: bool,
     /// How the body ends; the only source of the framing field.
     pub framing: RequestFraming,
 }
@@ -223,7 +225,7 @@ fn fate(name: &str, onward: &Onward<'_>, options: &Options<'_>) -> Fate {
         return if options.name(name) { Fate::Drop } else { Fate::Join };
     }
     let keep = onward.underscores == UnderscoreHeaders::Keep;
-    let drop = names::is_protected(name, keep) || (name == TRACESTATE && !onward.tracestate);
+    let drop = names::is_protected(name, keep, onward.trusted) || (name == TRACESTATE && !onward.tracestate);
     if drop || options.name(name) { Fate::Drop } else { Fate::Copy }
 }
 
@@ -330,6 +332,7 @@ mod tests {
             tracestate: false,
             websocket: false,
             underscores: UnderscoreHeaders::Drop,
+            trusted: false,
             framing: RequestFraming::None,
         }
     }
@@ -396,6 +399,19 @@ mod tests {
             "X-HTTP-Method-Override",
             "X-HTTP-Method",
             "X-Method-Override",
+            "X-Client-IP",
+            "Client-IP",
+            "True-Client-IP",
+            "CF-Connecting-IP",
+            "CF-Connecting-IPv6",
+            "X-Cluster-Client-IP",
+            "Fastly-Client-IP",
+            "X-Host",
+            "X-Forwarded-Server",
+            "Front-End-Https",
+            "X-Url-Scheme",
+            "X-Amzn-Mtls-Clientcert",
+            "CloudFront-Viewer-Address",
         ] {
             assert_eq!(kept(&onward(), &[(name, "evil")]), [""; 0], "{name}");
         }
