@@ -6,7 +6,7 @@
 //!     decide()      order is policy: cheap before dear, stateless before stateful, head before body
 //!       1 one clear message, and for whom?   framing · host → site
 //!       2 who asks?                          client identity
-//!       3 what is asked?                     scheme · path (normalised once) · method · headers
+//!       3 what is asked?                     scheme · path (normalised once) · access · method · headers
 //!       4 what does it carry?                size
 //!     5 ask the origin                       rewrite · send (pool, retry, timeouts)
 //!   6 what leaves the house                  harden, for this site, path and status
@@ -15,6 +15,7 @@
 use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use futures_util::FutureExt;
 use http::{HeaderName, HeaderValue, Method, Version};
@@ -29,7 +30,7 @@ use crate::guard::host::Authority;
 use crate::guard::pace::Meter;
 use crate::guard::target::{Form, Target};
 use crate::guard::upgrade::Upgrade;
-use crate::guard::{framing, headers, host, method, path, size, target, upgrade};
+use crate::guard::{access, framing, headers, host, method, path, size, target, upgrade};
 use crate::harden;
 use crate::head::Head;
 use crate::load::Mark;
@@ -88,7 +89,7 @@ async fn serve<'g, 'r>(
     record: &mut Record,
 ) -> Result<Reply, Refusal> {
     worker.suspect(generation, peer, &head);
-    match decide(generation, peer, head, found, record)? {
+    match decide(generation, peer, head, record.began(), found, record)? {
         Decision::Redirect(reply) => Ok(reply),
         Decision::Forward(errand) => {
             // A defect on demand, for the tests of the shell around this. Not compiled into a release.
@@ -113,6 +114,7 @@ pub fn decide<'g, 'r>(
     generation: &'g Generation,
     peer: &Peer,
     head: Head<'r>,
+    now: SystemTime,
     found: &mut Found<'g, 'r>,
     witness: &mut impl Witness,
 ) -> Result<Decision<'g, 'r>, Refusal> {
@@ -145,6 +147,9 @@ pub fn decide<'g, 'r>(
     witness.found_route(route);
     witness.passed(Step::Path, || format!("{path}, by the rules of {}", route.label()));
     let rules = &route.rules;
+    let (area, addr) = (route.area, client.addr);
+    gate(witness, rules.modes.access, || access::check(&site.access, &path, area, addr, now))?;
+    witness.passed(Step::Access, || access::describe(&site.access, &path, area, addr, now));
     gate(witness, rules.modes.method, || method::check(&rules.methods, head.method()))?;
     witness.passed(Step::Method, || head.method().to_string());
     gate(witness, rules.modes.headers, || headers::check(&rules.headers, &head))?;

@@ -39,6 +39,8 @@ pub enum Reason {
     Misdirected,
     /// The path cannot be normalised without guessing.
     BadPath,
+    /// The address may not see this part of the site, or not now.
+    SourceDenied,
     /// The method is not allowed here.
     MethodNotAllowed,
     /// An upgrade that this path does not allow.
@@ -90,7 +92,7 @@ pub struct Row {
 
 impl Reason {
     /// Every reason, in the order of the table.
-    pub const ALL: [Reason; 28] = [
+    pub const ALL: [Reason; 29] = [
         Reason::BadTarget,
         Reason::ForbiddenMethod,
         Reason::BadFraming,
@@ -104,6 +106,7 @@ impl Reason {
         Reason::NoSuchHost,
         Reason::Misdirected,
         Reason::BadPath,
+        Reason::SourceDenied,
         Reason::MethodNotAllowed,
         Reason::UpgradeNotAllowed,
         Reason::BadHeader,
@@ -240,6 +243,13 @@ impl Reason {
                 Step::Path,
                 "The address in this request could not be understood.",
                 "The path holds an encoding that origins read in different ways. Set `rules.path = \"report\"` to watch without blocking.",
+            ),
+            Reason::SourceDenied => row(
+                "source-denied",
+                StatusCode::FORBIDDEN,
+                Step::Access,
+                "This part of the site is not open to you.",
+                "The log names the `[[site.access]]` line that decided. Add the address to its `allow`, or a path to its `except`; `rules.access = \"report\"` watches without blocking.",
             ),
             Reason::MethodNotAllowed => row(
                 "method-not-allowed",

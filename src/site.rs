@@ -9,6 +9,7 @@ use crate::config::complaint::Place;
 use crate::config::rules::Rules;
 use crate::config::section::{Fault, FromText};
 use crate::config::units::choice;
+use crate::guard::access;
 use crate::guard::path::{Pattern, decoded};
 use crate::harden::OriginAuthority;
 use crate::observe::SiteId;
@@ -29,6 +30,8 @@ pub struct Site {
     pub origin_authorities: Vec<OriginAuthority>,
     /// Sites for which the same was written share them.
     pub routes: Arc<Routes>,
+    /// Who may see which part of it.
+    pub access: access::Policy,
     /// Where it was written.
     pub place: Place,
 }

@@ -16,6 +16,8 @@ pub enum Step {
     Scheme,
     /// What is asked? The path, normalised once; from here only that one exists.
     Path,
+    /// May this address see this part of the site, now?
+    Access,
     /// May this method be used here?
     Method,
     /// May these fields go on, and is an upgrade allowed here?
@@ -28,12 +30,13 @@ pub enum Step {
 
 impl Step {
     /// Every step, in the order of the road.
-    pub const ALL: [Step; 9] = [
+    pub const ALL: [Step; 10] = [
         Step::Framing,
         Step::Host,
         Step::Client,
         Step::Scheme,
         Step::Path,
+        Step::Access,
         Step::Method,
         Step::Headers,
         Step::Size,
@@ -49,6 +52,7 @@ impl Step {
             Step::Client => "client",
             Step::Scheme => "scheme",
             Step::Path => "path",
+            Step::Access => "access",
             Step::Method => "method",
             Step::Headers => "headers",
             Step::Size => "size",
@@ -65,6 +69,7 @@ impl Step {
             Step::Client => "who asks?",
             Step::Scheme => "does this listener serve, or redirect to https?",
             Step::Path => "what is asked for?",
+            Step::Access => "may this address see it, now?",
             Step::Method => "may this method be used here?",
             Step::Headers => "may these fields and this upgrade go on?",
             Step::Size => "is the body within its limit?",

@@ -27,7 +27,8 @@ impl Grants {
         list.retain(|(other, end)| *other != net && now < *end);
         if now < until {
             if list.len() >= MOST
-                && let Some(first) = list.iter().enumerate().min_by_key(|(_, (_, end))| *end).map(|(at, _)| at)
+                && let Some(first) =
+                    list.iter().enumerate().min_by_key(|(_, (_, end))| *end).map(|(at, _)| at)
             {
                 list.swap_remove(first);
             }

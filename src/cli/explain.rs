@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use bytes::BytesMut;
 use clap::Args;
@@ -12,6 +13,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 
 use super::source::Source;
 use crate::client::{Client, Peer, TlsFacts, derive};
+use crate::clock;
 use crate::config::complaint::Place;
 use crate::config::rules;
 use crate::fields::Fields;
@@ -42,8 +44,16 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "NAME: VALUE")]
     header: Vec<String>,
 
+    /// When it comes, such as `2026-07-06T22:00:00+02:00`; now if not said.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    at: Option<SystemTime>,
+
     #[command(flatten)]
     source: Source,
+}
+
+fn time(text: &str) -> Result<SystemTime, String> {
+    text.parse::<jiff::Timestamp>().map(SystemTime::from).map_err(|error| error.to_string())
 }
 
 /// What the witness of an explanation writes down.
@@ -141,7 +151,7 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
         Err(message) => return super::complain(&message),
     };
     match decode(&generation, request) {
-        Ok(head) => say_on!("{}", tell(&generation, &peer, &head)),
+        Ok(head) => say_on!("{}", tell(&generation, &peer, &head, arguments.at.unwrap_or_else(clock::wall))),
         Err(message) => return super::complain(&message),
     }
     ExitCode::SUCCESS
@@ -211,7 +221,7 @@ fn peer(generation: &Generation, arguments: &Arguments) -> Result<Peer, String> 
 }
 
 /// The whole explanation.
-fn tell(generation: &Generation, peer: &Peer, received: &RequestHead) -> String {
+fn tell(generation: &Generation, peer: &Peer, received: &RequestHead, now: SystemTime) -> String {
     let head = Head::received(received);
     let mut story = Story {
         generation,
@@ -221,7 +231,7 @@ fn tell(generation: &Generation, peer: &Peer, received: &RequestHead) -> String 
         written: generation.outside.rules.written.clone(),
     };
     let mut found = Found::nothing(generation, peer);
-    let decision = pipeline::decide(generation, peer, head, &mut found, &mut story);
+    let decision = pipeline::decide(generation, peer, head, now, &mut found, &mut story);
     let status = match &decision {
         Ok(Decision::Forward(errand)) => {
             let members: Vec<&str> = errand.site.upstream.members().map(|(name, ..)| name).collect();

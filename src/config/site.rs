@@ -3,6 +3,7 @@
 use super::complaint::{Complaints, Place};
 use super::layer::{Layer, Level, Stack, Stacks};
 use super::section::{Placed, Reading, Section, Text};
+use crate::guard::access;
 use crate::guard::host::HostPattern;
 use crate::harden::OriginAuthority;
 use crate::observe::SiteId;
@@ -17,6 +18,7 @@ pub struct Raw {
     upstream: upstream::settings::Raw,
     /// What the site says itself, if anything.
     own: Option<Box<Layer>>,
+    access: Vec<access::Raw>,
     place: Place,
 }
 
@@ -57,11 +59,12 @@ impl Raw {
         let name = preset.as_ref().map_or("none", |p| p.value.as_str());
         let preset = stacks.preset(name, level, preset.as_ref().map(|p| &p.place), reading);
         let upstream = upstream::settings::Raw::read(&mut section, reading);
+        let access = access::Raw::read(&mut section, reading);
         let layer = Layer::read(&mut section, reading);
         layer.check_inside(&mut reading.complaints);
         section.finish(reading);
         let own = layer.written.then(|| Box::new(layer));
-        Self { hosts, preset, upstream, own, place }
+        Self { hosts, preset, upstream, own, access, place }
     }
 
     /// The site with its routes.
@@ -79,6 +82,7 @@ impl Raw {
                 .map(|(host, port)| OriginAuthority { host: host.into(), port })
                 .collect(),
             upstream,
+            access: access::Raw::compile(&self.access, &routes, complaints),
             routes,
             place: self.place,
         }

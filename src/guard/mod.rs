@@ -8,6 +8,7 @@
 //! | [`host`] | for exactly which authority is it? | `authority` |
 //! | [`path`] | what is asked for, in the one form that rules see? | `normalise` |
 //! | [`php`] | which parameter does PHP take this for? | `pairs` |
+//! | [`access`] | may this address see this part, now? | `check` |
 //! | [`method`] | may this method be used here? | `check` |
 //! | [`headers`] | may these fields go on? | `check` |
 //! | [`upgrade`] | may the connection change its protocol? | `check` |
@@ -18,9 +19,11 @@
 //! Each policy module has three names: `Raw` is what the operator wrote, `Policy` what it means, and
 //! one verb applies it.
 
+pub mod access;
 pub mod framing;
 pub mod headers;
 pub mod host;
+pub mod hours;
 pub mod method;
 pub mod modes;
 pub mod pace;

@@ -11,6 +11,7 @@ pub struct Raw {
     every: Written,
     method: Written,
     path: Written,
+    access: Written,
     headers: Written,
     upgrade: Written,
     size: Written,
@@ -26,6 +27,8 @@ pub struct Modes {
     pub method: Mode,
     /// Paths that cannot be normalised.
     pub path: Mode,
+    /// Addresses that may not see a part of the site.
+    pub access: Mode,
     /// Request fields that no honest client sends.
     pub headers: Mode,
     /// WebSocket where no path allows it.
@@ -44,6 +47,7 @@ impl Raw {
             every: rules.get(reading, "mode"),
             method: rules.get(reading, "method"),
             path: rules.get(reading, "path"),
+            access: rules.get(reading, "access"),
             headers: rules.get(reading, "headers"),
             upgrade: rules.get(reading, "upgrade"),
             size: rules.get(reading, "size"),
@@ -70,6 +74,7 @@ impl Raw {
         Self {
             method: lay(self.method, specific.method),
             path: lay(self.path, specific.path),
+            access: lay(self.access, specific.access),
             headers: lay(self.headers, specific.headers),
             upgrade: lay(self.upgrade, specific.upgrade),
             size: lay(self.size, specific.size),
@@ -84,6 +89,7 @@ impl Raw {
         let own = match step {
             Step::Host => &self.host,
             Step::Path => &self.path,
+            Step::Access => &self.access,
             Step::Method => &self.method,
             Step::Headers => &self.headers,
             _ => return None,
@@ -98,6 +104,7 @@ impl Raw {
         Modes {
             method: word(self.method).unwrap_or(every),
             path: word(self.path).unwrap_or(every),
+            access: word(self.access).unwrap_or(every),
             headers: word(self.headers).unwrap_or(every),
             upgrade: word(self.upgrade).unwrap_or(every),
             size: word(self.size).unwrap_or(every),

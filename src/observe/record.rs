@@ -205,6 +205,12 @@ impl Record {
         self.id.as_str()
     }
 
+    /// When its head was complete, on the wall.
+    #[must_use]
+    pub fn began(&self) -> SystemTime {
+        self.wall
+    }
+
     /// The value of `traceparent` for the origin: the client's trace goes on, or one starts here.
     #[must_use]
     pub fn traceparent(&self) -> &str {

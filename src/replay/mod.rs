@@ -96,7 +96,14 @@ impl<'g> Judge<'g> {
         let Some(head) = self.decode(entry) else { return notes.blocks };
         let peer = self.peer(entry.client, entry.host.as_deref().unwrap_or(&self.host));
         let mut found = Found::nothing(self.generation, &peer);
-        let decided = pipeline::decide(self.generation, &peer, Head::received(&head), &mut found, &mut notes);
+        let decided = pipeline::decide(
+            self.generation,
+            &peer,
+            Head::received(&head),
+            entry.at.into(),
+            &mut found,
+            &mut notes,
+        );
         if let Err(refusal) = decided {
             notes.note(&refusal, false);
         }

@@ -10,6 +10,7 @@
 
 mod harness;
 
+mod access;
 mod authority;
 mod browser;
 mod config;
