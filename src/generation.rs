@@ -11,7 +11,7 @@ use crate::client;
 use crate::config::complaint::Place;
 use crate::firewall;
 use crate::guard::host::{self, HostTable};
-use crate::guard::{framing, pace};
+use crate::guard::{framing, install_tool, pace};
 use crate::listen;
 use crate::load;
 use crate::observe::{self, Observe};
@@ -45,6 +45,8 @@ pub struct Generation {
     pub hosts: HostTable<usize>,
     /// What is said about a host that belongs to no site.
     pub unknown_host: host::Policy,
+    /// What a request for the Install Tool looks like.
+    pub install_tool: install_tool::Entrance,
     /// What holds for a request that belongs to no site: refusals are hardened by it.
     pub outside: Route,
     /// The access log and diagnostics.

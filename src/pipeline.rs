@@ -6,7 +6,7 @@
 //!     decide()      order is policy: cheap before dear, stateless before stateful, head before body
 //!       1 one clear message, and for whom?   framing · host → site
 //!       2 who asks?                          client identity
-//!       3 what is asked?                     scheme · path (normalised once) · access · method · headers
+//!       3 what is asked?                     scheme · path (normalised once) · access · closed · method · headers
 //!       4 what does it carry?                size
 //!     5 ask the origin                       rewrite · send (pool, retry, timeouts)
 //!   6 what leaves the house                  harden, for this site, path and status
@@ -15,11 +15,12 @@
 use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
 use http::{HeaderName, HeaderValue, Method, Version};
 
+use crate::bans::{Ledger, SiteId};
 use crate::body::{Body, Upload};
 use crate::client::{self, Client, Peer};
 use crate::clock;
@@ -30,7 +31,9 @@ use crate::guard::host::Authority;
 use crate::guard::pace::Meter;
 use crate::guard::target::{Form, Target};
 use crate::guard::upgrade::Upgrade;
-use crate::guard::{access, framing, headers, host, method, path, size, target, upgrade};
+use crate::guard::{
+    access, deny, framing, headers, host, install_tool, login_query, method, path, size, target, upgrade,
+};
 use crate::harden;
 use crate::head::Head;
 use crate::load::Mark;
@@ -89,7 +92,8 @@ async fn serve<'g, 'r>(
     record: &mut Record,
 ) -> Result<Reply, Refusal> {
     worker.suspect(generation, peer, &head);
-    match decide(generation, peer, head, record.began(), found, record)? {
+    let moment = Moment { ledger: worker.ledger(), now: record.began() };
+    match decide(generation, peer, head, moment, found, record)? {
         Decision::Redirect(reply) => Ok(reply),
         Decision::Forward(errand) => {
             // A defect on demand, for the tests of the shell around this. Not compiled into a release.
@@ -114,7 +118,7 @@ pub fn decide<'g, 'r>(
     generation: &'g Generation,
     peer: &Peer,
     head: Head<'r>,
-    now: SystemTime,
+    moment: Moment<'_>,
     found: &mut Found<'g, 'r>,
     witness: &mut impl Witness,
 ) -> Result<Decision<'g, 'r>, Refusal> {
@@ -147,9 +151,11 @@ pub fn decide<'g, 'r>(
     witness.found_route(route);
     witness.passed(Step::Path, || format!("{path}, by the rules of {}", route.label()));
     let rules = &route.rules;
-    let (area, addr) = (route.area, client.addr);
+    let (area, addr, now) = (route.area, client.addr, moment.now);
     gate(witness, rules.modes.access, || access::check(&site.access, &path, area, addr, now))?;
     witness.passed(Step::Access, || access::describe(&site.access, &path, area, addr, now));
+    let first_byte =
+        closed(generation, moment, site, route, &client, (&path, &target), head.method(), witness)?;
     gate(witness, rules.modes.method, || method::check(&rules.methods, head.method()))?;
     witness.passed(Step::Method, || head.method().to_string());
     gate(witness, rules.modes.headers, || headers::check(&rules.headers, &head))?;
@@ -163,7 +169,26 @@ pub fn decide<'g, 'r>(
     // 4 · What does it carry? What comes without a length is counted while it streams.
     gate(witness, rules.modes.size, || size::check(&rules.size, &head))?;
     witness.passed(Step::Size, || format!("at most {} bytes", rules.size.body_size));
-    Ok(Decision::Forward(Errand { site, route, client, authority, path, verbatim, target, upgrade }))
+    Ok(Decision::Forward(Errand {
+        site,
+        route,
+        client,
+        authority,
+        path,
+        verbatim,
+        target,
+        upgrade,
+        first_byte,
+    }))
+}
+
+/// What a decision depends on beside the request and the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment<'m> {
+    /// What is remembered: who failed, who is locked out, who was seen to log in.
+    pub ledger: &'m Ledger,
+    /// When it is; of a replay, when it was.
+    pub now: SystemTime,
 }
 
 /// What has been found out about a request so far: enough to harden whatever leaves, even a refusal in
@@ -209,6 +234,8 @@ pub struct Errand<'g, 'r> {
     pub target: Target<'r>,
     /// Whether this is a WebSocket handshake.
     pub upgrade: Upgrade,
+    /// How long the origin may take to its first byte.
+    pub first_byte: Duration,
 }
 
 /// The site of an authority. TLS that was negotiated for one site is not used for another one
@@ -235,6 +262,36 @@ fn select<'g>(
         )),
         _ => Ok(site),
     }
+}
+
+/// Is this closed, to everybody or to this client? Says how long the origin may think: the Install Tool works as long
+/// as the backend does, though its address may be `/`.
+fn closed(
+    generation: &Generation,
+    moment: Moment<'_>,
+    site: &Site,
+    route: &Route,
+    client: &Client,
+    (path, target): (&str, &Target<'_>),
+    method: &Method,
+    witness: &mut impl Witness,
+) -> Result<Duration, Refusal> {
+    let rules = &route.rules;
+    let as_chosen = |refusal: Refusal| refusal.answered(rules.closed_answer);
+    gate(witness, rules.modes.deny, || deny::check(&rules.deny, path).map_err(as_chosen))?;
+    gate(witness, rules.modes.login_query, || login_query::check(method, target.query))?;
+    if !generation.install_tool.is_asked(path, target.query) {
+        witness.passed(Step::Closed, || "no closed path".to_owned());
+        return Ok(rules.first_byte);
+    }
+    gate(witness, rules.modes.install_tool, || {
+        let (key, id, now) = (generation.client.key(client.addr), SiteId::of(&site.name), moment.now.into());
+        let knows = || moment.ledger.knows(key, id, now);
+        let granted = || moment.ledger.granted(client.addr, now);
+        install_tool::check(&rules.install_tool, client.addr, path, knows, granted).map_err(as_chosen)
+    })?;
+    witness.passed(Step::Closed, || "the Install Tool, open to this client".to_owned());
+    Ok(site.patience())
 }
 
 /// The one path that rules see, and whether the origin gets it as the client wrote it instead.
@@ -334,7 +391,7 @@ impl Errand<'_, '_> {
             framing,
             body,
             websocket,
-            first_byte: rules.first_byte,
+            first_byte: self.first_byte,
             many_streams: head.version() == Version::HTTP_2,
         })
     }

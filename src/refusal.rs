@@ -41,6 +41,12 @@ pub enum Reason {
     BadPath,
     /// The address may not see this part of the site, or not now.
     SourceDenied,
+    /// A path that nobody needs.
+    Closed,
+    /// The Install Tool, asked for by somebody to whom it is not open.
+    InstallToolClosed,
+    /// A request that reads carries a login in its query.
+    LoginInQuery,
     /// The method is not allowed here.
     MethodNotAllowed,
     /// An upgrade that this path does not allow.
@@ -92,7 +98,7 @@ pub struct Row {
 
 impl Reason {
     /// Every reason, in the order of the table.
-    pub const ALL: [Reason; 29] = [
+    pub const ALL: [Reason; 32] = [
         Reason::BadTarget,
         Reason::ForbiddenMethod,
         Reason::BadFraming,
@@ -107,6 +113,9 @@ impl Reason {
         Reason::Misdirected,
         Reason::BadPath,
         Reason::SourceDenied,
+        Reason::Closed,
+        Reason::InstallToolClosed,
+        Reason::LoginInQuery,
         Reason::MethodNotAllowed,
         Reason::UpgradeNotAllowed,
         Reason::BadHeader,
@@ -251,6 +260,27 @@ impl Reason {
                 "This part of the site is not open to you.",
                 "The log names the `[[site.access]]` line that decided. Add the address to its `allow`, or a path to its `except`; `rules.access = \"report\"` watches without blocking.",
             ),
+            Reason::Closed => row(
+                "closed",
+                StatusCode::NOT_FOUND,
+                Step::Closed,
+                "There is nothing at this address.",
+                "The log names the rule and its line; `NAME = false` under `[deny]` takes it out, see docs/closed-paths.md.",
+            ),
+            Reason::InstallToolClosed => row(
+                "install-tool-closed",
+                StatusCode::NOT_FOUND,
+                Step::Closed,
+                "There is nothing at this address.",
+                "Log in to the backend first; or list the address in `sources` of `[install_tool]`, or open it for a while: `ravelin install-tool open --for 30m --from IP`.",
+            ),
+            Reason::LoginInQuery => row(
+                "login-in-query",
+                StatusCode::BAD_REQUEST,
+                Step::Closed,
+                "The address in this request could not be understood.",
+                "`login_status` in the query of a GET locks out everybody behind the same address; TYPO3 never sends it. Set `rules.login_query = \"report\"` to watch without blocking.",
+            ),
             Reason::MethodNotAllowed => row(
                 "method-not-allowed",
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -369,16 +399,30 @@ pub struct Refusal {
     pub detail: Cow<'static, str>,
     /// The methods for `Allow`, when the reason is about the method (RFC 9110 section 15.5.6).
     pub allow: Option<http::HeaderValue>,
+    /// The status, where the operator chose another one than the table's.
+    pub answer: Option<StatusCode>,
 }
 
 impl Refusal {
     /// A refusal with its private detail.
     pub fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, detail: detail.into(), allow: None }
+        Self { reason, detail: detail.into(), allow: None, answer: None }
+    }
+
+    /// The same refusal with another status than the table's.
+    #[must_use]
+    pub fn answered(self, status: StatusCode) -> Self {
+        Self { answer: Some(status), ..self }
+    }
+
+    /// The status that the client gets.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.answer.unwrap_or_else(|| self.reason.status())
     }
 
     /// A 405 with the methods that would have been allowed.
     pub fn method(reason: Reason, detail: impl Into<Cow<'static, str>>, allow: http::HeaderValue) -> Self {
-        Self { reason, detail: detail.into(), allow: Some(allow) }
+        Self { reason, detail: detail.into(), allow: Some(allow), answer: None }
     }
 }

@@ -16,6 +16,7 @@ use futures_util::future::join_all;
 use http::HeaderName;
 
 use crate::admin::{self, Desk, Readiness};
+use crate::bans::Ledger;
 use crate::client::balancer::{self, Suspicion};
 use crate::client::key::Key;
 use crate::client::{Client, Peer};
@@ -62,6 +63,8 @@ pub struct House {
     pub census: Arc<Census<Key>>,
     /// Which requests are under way.
     pub load: Arc<Load>,
+    /// Who failed, who is locked out, and who was seen to log in.
+    pub ledger: Arc<Ledger>,
     /// How far the shutdown has come.
     pub drain: Drain,
     /// Whether balancers may send requests.
@@ -132,6 +135,7 @@ pub fn run(
         tally: Arc::new(Tally::new(clock::now())),
         census: Arc::new(Census::new()),
         load: Arc::new(Load::new()),
+        ledger: Arc::new(Ledger::default()),
         drain: Drain::new(),
         readiness: Readiness::default(),
         hearts: Heartbeats::new(workers, clock::now()),
@@ -394,6 +398,12 @@ impl Worker {
                  everybody. Write `trusted_proxies = [{found}]`, or its subnets, into `[client]`"
             );
         }
+    }
+
+    /// Who failed, who is locked out, and who was seen to log in.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.house.ledger
     }
 
     /// The generation slot.

@@ -4,9 +4,10 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::complaint::Place;
-use crate::config::rules::Rules;
+use crate::config::rules::{FIRST_BYTE, Rules};
 use crate::config::section::{Fault, FromText};
 use crate::config::units::choice;
 use crate::guard::access;
@@ -105,6 +106,15 @@ impl Site {
     #[must_use]
     pub fn route(&self, path: &str) -> Option<&Route> {
         self.routes.of(path)
+    }
+
+    /// The longest time that any part of the backend may take to its first byte.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        let areas = [Area::Backend, Area::Login];
+        let backend = self.routes.iter().filter(|route| areas.contains(&route.area));
+        let root = self.root().map_or(FIRST_BYTE, |root| root.rules.first_byte);
+        backend.map(|route| route.rules.first_byte).max().map_or(root, |longest| longest.max(root))
     }
 
     /// The route for requests whose path is not known: the site's own rules.

@@ -18,6 +18,8 @@ pub enum Step {
     Path,
     /// May this address see this part of the site, now?
     Access,
+    /// Is this something that nobody needs, or not everybody? Closed paths, the Install Tool, logins in a query.
+    Closed,
     /// May this method be used here?
     Method,
     /// May these fields go on, and is an upgrade allowed here?
@@ -30,13 +32,14 @@ pub enum Step {
 
 impl Step {
     /// Every step, in the order of the road.
-    pub const ALL: [Step; 10] = [
+    pub const ALL: [Step; 11] = [
         Step::Framing,
         Step::Host,
         Step::Client,
         Step::Scheme,
         Step::Path,
         Step::Access,
+        Step::Closed,
         Step::Method,
         Step::Headers,
         Step::Size,
@@ -53,6 +56,7 @@ impl Step {
             Step::Scheme => "scheme",
             Step::Path => "path",
             Step::Access => "access",
+            Step::Closed => "closed",
             Step::Method => "method",
             Step::Headers => "headers",
             Step::Size => "size",
@@ -70,6 +74,7 @@ impl Step {
             Step::Scheme => "does this listener serve, or redirect to https?",
             Step::Path => "what is asked for?",
             Step::Access => "may this address see it, now?",
+            Step::Closed => "is this closed, to all or to this client?",
             Step::Method => "may this method be used here?",
             Step::Headers => "may these fields and this upgrade go on?",
             Step::Size => "is the body within its limit?",

@@ -12,6 +12,7 @@ use clap::Args;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 
 use super::source::Source;
+use crate::bans::{Bounds, Ledger};
 use crate::client::{Client, Peer, TlsFacts, derive};
 use crate::clock;
 use crate::config::complaint::Place;
@@ -23,7 +24,7 @@ use crate::harden;
 use crate::harden::observatory::{self, Cors, Redirect, Scan, Scripts};
 use crate::head::Head;
 use crate::http1::request::{Decoder, RequestHead};
-use crate::pipeline::{self, Decision, Found};
+use crate::pipeline::{self, Decision, Found, Moment};
 use crate::refusal::{Reason, Refusal};
 use crate::site::{Route, Site};
 use crate::step::Step;
@@ -71,7 +72,7 @@ impl Witness for Story<'_> {
     fn would_block(&mut self, refusal: &Refusal) {
         let step = refusal.reason.row().step;
         self.lines.push(row(step, "would block", &blocked(refusal)));
-        self.by("only reported, by", self.written.mode(step).map(Place::label));
+        self.by("only reported, by", self.written.mode(refusal.reason).map(Place::label));
         self.by("decided by", self.decider(refusal.reason));
     }
 
@@ -231,7 +232,10 @@ fn tell(generation: &Generation, peer: &Peer, received: &RequestHead, now: Syste
         written: generation.outside.rules.written.clone(),
     };
     let mut found = Found::nothing(generation, peer);
-    let decision = pipeline::decide(generation, peer, head, now, &mut found, &mut story);
+    // Nobody was seen to log in: what a stranger meets.
+    let ledger = Ledger::new(Bounds { bans: 0, failures: 0, known: 0 });
+    let moment = Moment { ledger: &ledger, now };
+    let decision = pipeline::decide(generation, peer, head, moment, &mut found, &mut story);
     let status = match &decision {
         Ok(Decision::Forward(errand)) => {
             let members: Vec<&str> = errand.site.upstream.members().map(|(name, ..)| name).collect();
@@ -242,7 +246,7 @@ fn tell(generation: &Generation, peer: &Peer, received: &RequestHead, now: Syste
         Ok(Decision::Redirect(reply)) => reply.status,
         Err(refusal) => {
             story.refused(refusal);
-            refusal.reason.status()
+            refusal.status()
         }
     };
     let mut out = format!("{} {} from {}\n\n", received.method(), received.target(), peer.addr.ip());
@@ -283,5 +287,5 @@ fn row(step: Step, outcome: &str, note: &str) -> String {
 }
 
 fn blocked(refusal: &Refusal) -> String {
-    format!("{} {}: {}", refusal.reason.status().as_u16(), refusal.reason.name(), refusal.detail)
+    format!("{} {}: {}", refusal.status().as_u16(), refusal.reason.name(), refusal.detail)
 }

@@ -19,6 +19,7 @@ use crate::clock;
 use crate::firewall;
 use crate::generation::{Generation, Listener, Shutdown};
 use crate::guard::host::{self, HostPattern, HostTable};
+use crate::guard::install_tool::Entrance;
 use crate::guard::{framing, pace};
 use crate::listen;
 use crate::listen::settings::{Certificates, Https, Service, UnknownSni};
@@ -162,6 +163,7 @@ impl Raw {
             sites,
             unknown_host: self.unknown_host.compile(&mut reading.complaints),
             outside,
+            install_tool: Entrance::default(),
             log: self.log.compile(&mut reading.complaints),
             admin: self.admin.compile(&mut reading.complaints),
             shutdown: self.shutdown,

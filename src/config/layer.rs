@@ -10,10 +10,9 @@ use std::sync::Arc;
 use toml::de::DeTable;
 
 use super::complaint::{Complaints, Place, Source, did_you_mean};
-use super::rules::Raw;
+use super::rules::{Raw, Shared};
 use super::section::{Placed, Reading, Section, Text};
 use crate::guard::path::Pattern;
-use crate::harden;
 use crate::site::{Area, Route, Routes};
 
 /// The rules of one layer, site-wide and by path.
@@ -115,7 +114,7 @@ impl PathLayer {
 pub struct Stacks {
     presets: HashMap<(Box<str>, Level), Arc<[Layer]>>,
     routes: HashMap<Stack, Arc<Routes>>,
-    shared: harden::Shared,
+    shared: Shared,
 }
 
 /// The preset and level that a site's rules begin with; none if its preset is unknown or `none`.
@@ -174,7 +173,7 @@ impl Stacks {
 
 /// The routes of a site from its layers, most general layer first: the most specific route first, the
 /// last one covers every path.
-fn routes(layers: &[&Layer], shared: &mut harden::Shared, complaints: &mut Complaints) -> Vec<Route> {
+fn routes(layers: &[&Layer], shared: &mut Shared, complaints: &mut Complaints) -> Vec<Route> {
     let base = layers.iter().fold(Raw::default(), |base, layer| base.over(layer.rules.clone(), shared));
     let mut paths: Vec<&PathLayer> = layers.iter().flat_map(|layer| &layer.paths).collect();
     // Stable: paths of equal specificity stay in the order of their layers.

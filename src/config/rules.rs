@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use super::complaint::{Complaints, Place};
 use super::section::{Placed, Reading, Section, Text};
-use crate::guard::{headers, method, modes, size, upgrade};
+use crate::guard::{deny, headers, install_tool, method, modes, size, upgrade};
 use crate::harden;
 use crate::refusal::Reason;
 use crate::site::Area;
-use crate::step::Step;
 
 /// What one layer wrote. Everything is optional: what a layer does not mention, it does not touch.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +19,10 @@ pub struct Raw {
     size: size::Raw,
     upgrade: upgrade::Raw,
     first_byte: Option<Placed<Duration>>,
+    /// Like `harden`, shared where nothing was written.
+    deny: Option<Arc<deny::Raw>>,
+    closed: deny::answer::Raw,
+    install_tool: install_tool::Raw,
     /// None where nothing was written: most paths leave the headers of their site alone and share them.
     harden: Option<Arc<harden::Raw>>,
 }
@@ -39,10 +42,23 @@ pub struct Rules {
     pub upgrade: upgrade::Policy,
     /// How long the origin may take to its first byte.
     pub first_byte: Duration,
+    /// Which paths are closed; shared like `harden`.
+    pub deny: Arc<deny::Policy>,
+    /// The status of what is closed.
+    pub closed_answer: http::StatusCode,
+    /// To whom the Install Tool is open.
+    pub install_tool: install_tool::Policy,
     /// What leaves the house; shared by all routes of all sites for which the same was written.
     pub harden: Arc<harden::Policy>,
     /// Where the rules that decide were written, for `ravelin explain`.
     pub written: Raw,
+}
+
+/// What was merged and compiled so far, while a configuration is read.
+#[derive(Debug, Default)]
+pub struct Shared {
+    harden: harden::Shared,
+    deny: deny::Shared,
 }
 
 /// The time an origin has to its first byte where nothing else is said; nginx's `proxy_read_timeout`.
@@ -63,13 +79,16 @@ impl Raw {
             first_byte: section
                 .get::<Text<Duration>>(reading, "first_byte")
                 .map(|placed| placed.map(|text| text.0)),
+            deny: deny::Raw::read(section, reading),
+            closed: deny::answer::Raw::read(section, reading),
+            install_tool: install_tool::Raw::read(section, reading),
             harden,
         }
     }
 
     /// This layer with a more specific one laid over it.
     #[must_use]
-    pub fn over(self, specific: Raw, shared: &mut harden::Shared) -> Raw {
+    pub fn over(self, specific: Raw, shared: &mut Shared) -> Raw {
         Raw {
             modes: self.modes.over(specific.modes),
             methods: self.methods.over(specific.methods),
@@ -77,7 +96,10 @@ impl Raw {
             size: self.size.over(specific.size),
             upgrade: self.upgrade.over(specific.upgrade),
             first_byte: specific.first_byte.or(self.first_byte),
-            harden: shared.over(self.harden, specific.harden),
+            deny: shared.deny.over(self.deny, specific.deny),
+            closed: self.closed.over(specific.closed),
+            install_tool: self.install_tool.over(specific.install_tool),
+            harden: shared.harden.over(self.harden, specific.harden),
         }
     }
 
@@ -101,14 +123,15 @@ impl Raw {
             Reason::BadHeader => self.headers.place(),
             Reason::UpgradeNotAllowed => self.upgrade.place(),
             Reason::BodyTooLarge => self.size.place(),
+            Reason::InstallToolClosed => self.install_tool.place(),
             _ => None,
         }
     }
 
-    /// Where it was written whether the rule of `step` is off, reported or enforced.
+    /// Where it was written whether the rule that refuses for `reason` is off, reported or enforced.
     #[must_use]
-    pub fn mode(&self, step: Step) -> Option<&Place> {
-        self.modes.place(step)
+    pub fn mode(&self, reason: Reason) -> Option<&Place> {
+        self.modes.place_of(reason)
     }
 
     /// Complains about what would break the part of TYPO3 that these merged rules are for.
@@ -119,7 +142,7 @@ impl Raw {
     }
 
     /// What the merged layers mean.
-    pub fn compile(self, shared: &mut harden::Shared, complaints: &mut Complaints) -> Rules {
+    pub fn compile(self, shared: &mut Shared, complaints: &mut Complaints) -> Rules {
         let written = self.clone();
         Rules {
             modes: self.modes.compile(complaints),
@@ -128,7 +151,10 @@ impl Raw {
             size: self.size.compile(complaints),
             upgrade: self.upgrade.compile(complaints),
             first_byte: self.first_byte.map_or(FIRST_BYTE, |placed| placed.value),
-            harden: shared.policy(self.harden.as_ref(), complaints),
+            deny: shared.deny.policy(self.deny.as_ref(), complaints),
+            closed_answer: self.closed.compile(complaints),
+            install_tool: self.install_tool.compile(complaints),
+            harden: shared.harden.policy(self.harden.as_ref(), complaints),
             written,
         }
     }

@@ -193,6 +193,12 @@ impl<'t> Item<'t> {
         self.value.is_str()
     }
 
+    /// Whether a table was written.
+    #[must_use]
+    pub fn is_table(&self) -> bool {
+        self.value.is_table()
+    }
+
     /// The boolean that was written, if it is one.
     #[must_use]
     pub fn as_bool(&self) -> Option<bool> {

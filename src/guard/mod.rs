@@ -9,6 +9,9 @@
 //! | [`path`] | what is asked for, in the one form that rules see? | `normalise` |
 //! | [`php`] | which parameter does PHP take this for? | `pairs` |
 //! | [`access`] | may this address see this part, now? | `check` |
+//! | [`deny`] | is this a path that nobody needs? | `check` |
+//! | [`install_tool`] | may this client reach the Install Tool? | `check` |
+//! | [`login_query`] | does a request that reads carry a login in its query? | `check` |
 //! | [`method`] | may this method be used here? | `check` |
 //! | [`headers`] | may these fields go on? | `check` |
 //! | [`upgrade`] | may the connection change its protocol? | `check` |
@@ -20,10 +23,13 @@
 //! one verb applies it.
 
 pub mod access;
+pub mod deny;
 pub mod framing;
 pub mod headers;
 pub mod host;
 pub mod hours;
+pub mod install_tool;
+pub mod login_query;
 pub mod method;
 pub mod modes;
 pub mod pace;

@@ -3,6 +3,7 @@
 use crate::config::complaint::{Complaints, Place};
 use crate::config::section::{Placed, Reading, Section, Text};
 use crate::config::units::Mode;
+use crate::refusal::Reason;
 use crate::step::Step;
 
 /// What one layer's `[rules]` says.
@@ -16,6 +17,9 @@ pub struct Raw {
     upgrade: Written,
     size: Written,
     host: Written,
+    deny: Written,
+    install_tool: Written,
+    login_query: Written,
 }
 
 type Written = Option<Placed<Text<Mode>>>;
@@ -37,6 +41,12 @@ pub struct Modes {
     pub size: Mode,
     /// Hosts that belong to no site. Read from the top of the file, since no site is known yet.
     pub host: Mode,
+    /// Closed paths.
+    pub deny: Mode,
+    /// The Install Tool.
+    pub install_tool: Mode,
+    /// `login_status` in the query of a request that reads.
+    pub login_query: Mode,
 }
 
 impl Raw {
@@ -52,6 +62,9 @@ impl Raw {
             upgrade: rules.get(reading, "upgrade"),
             size: rules.get(reading, "size"),
             host: rules.get(reading, "host"),
+            deny: rules.get(reading, "deny"),
+            install_tool: rules.get(reading, "install_tool"),
+            login_query: rules.get(reading, "login_query"),
         };
         rules.finish(reading);
         raw
@@ -79,6 +92,9 @@ impl Raw {
             upgrade: lay(self.upgrade, specific.upgrade),
             size: lay(self.size, specific.size),
             host: lay(self.host, specific.host),
+            deny: lay(self.deny, specific.deny),
+            install_tool: lay(self.install_tool, specific.install_tool),
+            login_query: lay(self.login_query, specific.login_query),
             every: specific.every.or(self.every),
         }
     }
@@ -97,6 +113,18 @@ impl Raw {
         own.as_ref().or(self.every.as_ref()).map(|written| &written.place)
     }
 
+    /// Where the mode of the rule was written that refuses for `reason`, if it was. A step may have several rules.
+    #[must_use]
+    pub fn place_of(&self, reason: Reason) -> Option<&Place> {
+        let own = match reason {
+            Reason::Closed => &self.deny,
+            Reason::InstallToolClosed => &self.install_tool,
+            Reason::LoginInQuery => &self.login_query,
+            _ => return self.place(reason.row().step),
+        };
+        own.as_ref().or(self.every.as_ref()).map(|written| &written.place)
+    }
+
     /// Enforced where nothing was written.
     pub fn compile(self, _complaints: &mut Complaints) -> Modes {
         let word = |written: Written| written.map(|placed| placed.value.0);
@@ -109,6 +137,9 @@ impl Raw {
             upgrade: word(self.upgrade).unwrap_or(every),
             size: word(self.size).unwrap_or(every),
             host: word(self.host).unwrap_or(every),
+            deny: word(self.deny).unwrap_or(every),
+            install_tool: word(self.install_tool).unwrap_or(every),
+            login_query: word(self.login_query).unwrap_or(every),
         }
     }
 }

@@ -23,6 +23,17 @@ pub fn pairs(text: &[u8]) -> impl Iterator<Item = (Cow<'_, [u8]>, Cow<'_, [u8]>)
     })
 }
 
+/// Whether an urlencoded text has the parameter `wanted` in any spelling. `wanted` is one variable: no brackets.
+#[must_use]
+pub fn has(text: &[u8], wanted: &[u8]) -> bool {
+    // No spelling is shorter than the name.
+    text.len() >= wanted.len()
+        && Pieces { rest: Some(text) }.any(|piece| {
+            let name = piece.get(..memchr(b'=', piece).unwrap_or(piece.len())).unwrap_or(piece);
+            name.len() >= wanted.len() && base(&folded(unescaped(name))) == wanted
+        })
+}
+
 /// A name that is not urlencoded, such as one of a multipart body, as PHP would register it. Empty if PHP
 /// drops it.
 #[must_use]
@@ -173,7 +184,9 @@ mod tests {
     }
 
     fn names(text: &str, wanted: &str) -> bool {
-        pairs(text.as_bytes()).any(|(name, _)| base(&name) == wanted.as_bytes())
+        let found = pairs(text.as_bytes()).any(|(name, _)| base(&name) == wanted.as_bytes());
+        assert_eq!(has(text.as_bytes(), wanted.as_bytes()), found, "{text}");
+        found
     }
 
     #[test]

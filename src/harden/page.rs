@@ -37,7 +37,7 @@ pub fn refusal(refusal: &Refusal, reference: impl Display, head: &Head<'_>) -> R
     let row = refusal.reason.row();
     let accept =
         head.all(&ACCEPT).filter_map(|value| str::from_utf8(value).ok()).collect::<Vec<_>>().join(",");
-    let mut reply = page(row.status, row.public, reference, &accept);
+    let mut reply = page(refusal.status(), row.public, reference, &accept);
     if refusal.reason == Reason::Overloaded {
         reply.fields.push(RETRY_AFTER, RETRY_SOON);
     }

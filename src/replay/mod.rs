@@ -9,13 +9,14 @@ use std::net::{IpAddr, SocketAddr};
 use bytes::BytesMut;
 use http::{StatusCode, Uri};
 
+use crate::bans::Ledger;
 use crate::client::{Peer, TlsFacts};
 use crate::config::rules;
 use crate::gate::Witness;
 use crate::generation::Generation;
 use crate::head::Head;
 use crate::http1::request::{Decoder, RequestHead};
-use crate::pipeline::{self, Found};
+use crate::pipeline::{self, Found, Moment};
 use crate::refusal::{Reason, Refusal};
 use crate::site::{Route, Site};
 use line::Entry;
@@ -39,6 +40,8 @@ pub struct Judge<'g> {
     generation: &'g Generation,
     /// The host of lines that name none, as in Apache's `combined`.
     host: Box<str>,
+    /// What is remembered of the log so far.
+    ledger: Ledger,
     /// The listener by which requests come: the first that speaks TLS, or the first.
     listener: usize,
 }
@@ -86,7 +89,12 @@ impl<'g> Judge<'g> {
         // `*.example.org` stands for any name below, and `*` for any at all.
         let first = first.strip_prefix('*').map_or(first.to_owned(), |rest| format!("www{rest}"));
         let listener = generation.listeners.iter().position(|listener| listener.store.is_some());
-        Self { generation, host: host.map_or(first, str::to_owned).into(), listener: listener.unwrap_or(0) }
+        Self {
+            generation,
+            host: host.map_or(first, str::to_owned).into(),
+            listener: listener.unwrap_or(0),
+            ledger: Ledger::default(),
+        }
     }
 
     /// Everything that the rules have against `entry`: what they would report, and at last what they refuse.
@@ -96,11 +104,12 @@ impl<'g> Judge<'g> {
         let Some(head) = self.decode(entry) else { return notes.blocks };
         let peer = self.peer(entry.client, entry.host.as_deref().unwrap_or(&self.host));
         let mut found = Found::nothing(self.generation, &peer);
+        let moment = Moment { ledger: &self.ledger, now: entry.at.into() };
         let decided = pipeline::decide(
             self.generation,
             &peer,
             Head::received(&head),
-            entry.at.into(),
+            moment,
             &mut found,
             &mut notes,
         );

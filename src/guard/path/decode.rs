@@ -305,6 +305,12 @@ pub fn decoded(path: &str) -> Decoded<'_> {
     Decoded { rest: path.as_bytes() }
 }
 
+/// The same for bytes that are no text any more, such as a path that was decoded once.
+#[must_use]
+pub fn decoded_again(path: &[u8]) -> Decoded<'_> {
+    Decoded { rest: path }
+}
+
 impl Iterator for Decoded<'_> {
     type Item = u8;
 

@@ -4,7 +4,7 @@ pub mod decode;
 pub mod glob;
 pub mod pattern;
 
-pub use decode::{PathFault, decoded, normalise};
+pub use decode::{PathFault, decoded, decoded_again, normalise};
 pub use pattern::Pattern;
 
 use crate::refusal::{Reason, Refusal};
