@@ -37,6 +37,7 @@ pub mod http1;
 pub mod listen;
 pub mod live;
 pub mod load;
+pub mod login;
 pub mod observe;
 pub mod pipeline;
 pub mod pressure;

@@ -1,0 +1,19 @@
+//! Failed and good logins, seen on the wire.
+//!
+//! A request is looked at while it passes ([`attempt`]), its answer when its head is there ([`verdict`]); together
+//! they make an [`Outcome`], or nothing, which is by far the most frequent case. Nothing is held back and nothing
+//! is kept but a user name. Where the rules come from is said at each of them; `docs/lockout.md` has them as a table.
+
+pub mod attempt;
+pub mod basic;
+pub mod fields;
+pub mod form;
+pub mod multipart;
+pub mod policy;
+pub mod short;
+pub mod signal;
+pub mod verdict;
+
+pub use attempt::{Asked, Attempt, Kind, Watch, watch};
+pub use policy::{Policy, Raw};
+pub use verdict::{Facts, Outcome, Verdict};
