@@ -153,6 +153,8 @@ fn rewriting() -> Outcome {
     let parts = page_view()?;
     let head = Head::new(&parts);
     let onward = Onward {
+        uncoded: false,
+        reserved: None,
         path: "/produkte/werkzeug/detail",
         query: Some("tx_shop_pi1%5Bid%5D=42&cHash=0a1b2c3d4e5f"),
         host: "www.example.org",

@@ -13,6 +13,7 @@ use http_body::{Frame, SizeHint};
 
 use self::client::ClientBody;
 use crate::guard::pace::Meter;
+use crate::login::{Tap, Window};
 use crate::observe::{Received, Record};
 use crate::refusal::Refusal;
 use crate::upstream::OriginBody;
@@ -28,6 +29,8 @@ pub struct Body {
     /// Rides with the response body, counts its bytes, and is written when the body is dropped: at its
     /// end, or when the client hangs up.
     record: Option<Box<Record>>,
+    /// Looks at the first bytes of an answer.
+    window: Option<Box<Window>>,
 }
 
 enum Source {
@@ -70,24 +73,46 @@ impl Body {
     /// No body at all.
     #[must_use]
     pub fn empty() -> Self {
-        Self { source: Source::Empty, record: None }
+        Self { source: Source::Empty, record: None, window: None }
     }
 
     /// A body that is here already.
     pub fn full(bytes: impl Into<Bytes>) -> Self {
-        Self { source: Source::Full(Some(bytes.into())), record: None }
+        Self { source: Source::Full(Some(bytes.into())), record: None, window: None }
     }
 
     /// What a client sends, measured by `meter` and counted in `received`.
     #[must_use]
     pub fn client(upload: Upload, meter: Meter, received: Received) -> Self {
-        Self { source: Source::Client(Box::new(ClientBody::new(upload, meter, received))), record: None }
+        Self {
+            source: Source::Client(Box::new(ClientBody::new(upload, meter, received))),
+            record: None,
+            window: None,
+        }
+    }
+
+    /// The same body, which tells `tap` what a client sends.
+    #[must_use]
+    pub fn tapped(mut self, tap: Tap) -> Self {
+        if let Source::Client(body) = &mut self.source {
+            body.tap(tap);
+        } else {
+            tap.end();
+        }
+        self
+    }
+
+    /// The same body, at whose first bytes `window` looks.
+    #[must_use]
+    pub fn behind(mut self, window: Window) -> Self {
+        self.window = Some(Box::new(window));
+        self
     }
 
     /// What the origin sends.
     #[must_use]
     pub fn origin(body: OriginBody) -> Self {
-        Self { source: Source::Origin(Box::new(body)), record: None }
+        Self { source: Source::Origin(Box::new(body)), record: None, window: None }
     }
 
     /// A body that a test plays by hand.
@@ -95,7 +120,7 @@ impl Body {
     pub(crate) fn scripted(
         script: impl FnMut(&mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> + Send + Sync + 'static,
     ) -> Self {
-        Self { source: Source::Scripted(Box::new(script)), record: None }
+        Self { source: Source::Scripted(Box::new(script)), record: None, window: None }
     }
 
     /// Notes in the record what a tunnel carried behind this answer's head.
@@ -108,11 +133,23 @@ impl Body {
 
     /// The same body with the record that it completes.
     #[must_use]
-    pub fn recorded(self, mut record: Box<Record>) -> Self {
+    pub fn recorded(mut self, mut record: Box<Record>) -> Self {
         if http_body::Body::is_end_stream(&self) {
             record.complete();
+            if let Some(window) = &mut self.window {
+                window.see(&[], true, Some(&mut record));
+            }
         }
-        Self { record: Some(record), ..self }
+        self.record = Some(record);
+        self
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        if let Some(mut window) = self.window.take() {
+            window.close(self.record.as_deref_mut());
+        }
     }
 }
 
@@ -141,6 +178,11 @@ impl http_body::Body for Body {
         };
         // hyper asks no further once the end is known, so the last piece completes the record.
         let ended = http_body::Body::is_end_stream(this);
+        if let Some(window) = &mut this.window {
+            let piece = frame.as_ref().and_then(|frame| frame.as_ref().ok());
+            let over = frame.is_none() || ended;
+            window.see(piece.map_or(&[], |piece| piece), over, this.record.as_deref_mut());
+        }
         if let Some(record) = &mut this.record {
             match &frame {
                 Some(Ok(data)) => record.sent(data.len()),

@@ -18,9 +18,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
-use http::{HeaderName, HeaderValue, Method, Version};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 
-use crate::bans::{Ledger, SiteId};
+use crate::bans::{self, Jail, Ledger, SiteId};
 use crate::body::{Body, Upload};
 use crate::client::{self, Client, Peer};
 use crate::clock;
@@ -37,6 +37,8 @@ use crate::guard::{
 use crate::harden;
 use crate::head::Head;
 use crate::load::Mark;
+use crate::login::attempt::Place;
+use crate::login::{self, Asked, Conclusion, Outcome, Settlement, Tap, Window};
 use crate::observe::Record;
 use crate::redirect;
 use crate::refusal::{Reason, Refusal};
@@ -100,14 +102,17 @@ async fn serve<'g, 'r>(
             debug_assert!(head.get(&X_RAVELIN_DEFECT).is_none(), "asked for by a test");
             let place = worker.enter(generation, &errand.client)?;
             let upstream = &errand.site.upstream;
-            let call = errand.call(generation, peer, head, upload, found.secure, record)?;
+            let tap = errand.watch(&head, &upload);
+            let call = errand.call(generation, peer, head, upload, found.secure, tap.clone(), record)?;
             let call = Call { client: place.client(), ..call };
             record.hold(place);
             let answer = upstream.send(worker.index, call).await;
             let facts = answer.as_ref().map_or_else(|error| &error.facts, |answer| &answer.facts);
             record.origin(&facts.seen());
             let answer = answer?;
-            Ok(Reply { tunnel: answer.tunnel, ..answer.reply })
+            let mut reply = Reply { tunnel: answer.tunnel, ..answer.reply };
+            errand.conclude(worker, generation, &head, tap, &mut reply, record);
+            Ok(reply)
         }
     }
 }
@@ -348,6 +353,62 @@ impl<'g> Found<'g, '_> {
 }
 
 impl Errand<'_, '_> {
+    /// Looks whether the request may be a try to log in.
+    fn watch(&self, head: &Head<'_>, upload: &Upload) -> Option<Tap> {
+        let asked = Asked::of(head, &self.path, self.target.query, upload.size_hint().exact());
+        login::watch(&self.route.rules.login, &asked).map(Tap::new)
+    }
+
+    /// Looks what came of it, and has that counted. Nothing is held back for it.
+    fn conclude(
+        &self,
+        worker: &Worker,
+        generation: &Generation,
+        head: &Head<'_>,
+        tap: Option<Tap>,
+        reply: &mut Reply,
+        record: &mut Record,
+    ) {
+        let policy = &self.route.rules.login;
+        let signal = login::take_signal(policy, &mut reply.fields);
+        let unauthorized = reply.status == StatusCode::UNAUTHORIZED;
+        if tap.is_none() && signal.is_none() && !unauthorized {
+            return;
+        }
+        let client = generation.client.key(self.client.addr);
+        let site = bans::SiteId::of(&self.site.name);
+        let judge = |watch: Option<&mut login::Watch>| {
+            let known = || worker.ledger().knows(client, site, clock::millis());
+            let answer = (reply.status, &reply.fields);
+            login::conclude(policy, watch, head, signal.as_deref(), answer, known)
+        };
+        let conclusion = match &tap {
+            Some(tap) => tap.with(|watch| judge(Some(watch))),
+            None => judge(None),
+        };
+        let Some(conclusion) = conclusion else { return };
+        let facts = login::Facts::of(policy, reply.status.as_u16(), &reply.fields);
+        let settlement = Settlement {
+            ledger: Arc::clone(worker.ledger()),
+            jail: Jail::default(),
+            who: bans::Culprit { client, site, user: None, ignored: false },
+            client: self.client.addr,
+            site: self.site.name.clone(),
+            id: record.id().into(),
+            user_names: policy.user_names,
+            half: facts.asks_for_mfa(),
+        };
+        match conclusion {
+            Conclusion::Now(outcome) => settlement.settle(&outcome, Some(record), clock::millis()),
+            Conclusion::InBody(attempt) => {
+                let window = Window::new(move |verdict, record| {
+                    settlement.settle(&Outcome { attempt, verdict }, record, clock::millis());
+                });
+                reply.body = std::mem::take(&mut reply.body).behind(window);
+            }
+        }
+    }
+
     /// The request as the origin gets it.
     fn call(
         &self,
@@ -356,6 +417,7 @@ impl Errand<'_, '_> {
         head: Head<'_>,
         upload: Upload,
         secure: bool,
+        tap: Option<Tap>,
         record: &mut Record,
     ) -> Result<Call, Refusal> {
         let rules = &self.route.rules;
@@ -375,6 +437,8 @@ impl Errand<'_, '_> {
             websocket,
             underscores: rules.headers.underscores,
             trusted: self.client.trusted,
+            uncoded: tap.as_ref().is_some_and(|tap| tap.with(|watch| watch.place() == Place::InstallTool)),
+            reserved: rules.login.signal_header.as_ref(),
             framing,
         };
         let written = rewrite::head(&head, &onward)?;
@@ -383,6 +447,10 @@ impl Errand<'_, '_> {
             Body::empty()
         } else {
             Body::client(upload, Meter::new(generation.pace, limit), record.receiving())
+        };
+        let body = match tap {
+            Some(tap) => body.tapped(tap),
+            None => body,
         };
         Ok(Call {
             client: Mark::default(),

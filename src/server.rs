@@ -402,7 +402,7 @@ impl Worker {
 
     /// Who failed, who is locked out, and who was seen to log in.
     #[must_use]
-    pub fn ledger(&self) -> &Ledger {
+    pub fn ledger(&self) -> &Arc<Ledger> {
         &self.house.ledger
     }
 

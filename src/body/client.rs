@@ -12,6 +12,7 @@ use super::BodyError;
 use super::upload::Upload;
 use crate::clock;
 use crate::guard::pace::Meter;
+use crate::login::Tap;
 use crate::observe::Received;
 
 /// What comes from the client. Only the time spent waiting for the client counts against it.
@@ -21,21 +22,35 @@ pub(super) struct ClientBody {
     received: Received,
     /// Fires when the client has been too slow; made when the first byte has to be waited for.
     timer: Option<Pin<Box<Sleep>>>,
+    tap: Option<Tap>,
 }
 
 impl ClientBody {
     pub(super) fn new(upload: Upload, meter: Meter, received: Received) -> Self {
-        Self { upload, meter, received, timer: None }
+        Self { upload, meter, received, timer: None, tap: None }
+    }
+
+    /// Tells `tap` what comes.
+    pub(super) fn tap(&mut self, tap: Tap) {
+        self.tap = Some(tap);
     }
 
     /// The next piece.
     pub(super) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         match self.upload.poll_piece(cx) {
             Poll::Pending => self.wait(cx).map(|error| Some(Err(error))),
-            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Ready(None) => {
+                if let Some(tap) = &self.tap {
+                    tap.end();
+                }
+                Poll::Ready(None)
+            }
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(BodyError::Client(error)))),
             Poll::Ready(Some(Ok(data))) => {
                 self.received.add(data.len());
+                if let Some(tap) = &self.tap {
+                    tap.push(&data);
+                }
                 let counted = self.meter.came(data.len(), clock::now());
                 Poll::Ready(Some(counted.map(|()| data).map_err(BodyError::Refused)))
             }

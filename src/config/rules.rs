@@ -7,6 +7,7 @@ use super::complaint::{Complaints, Place};
 use super::section::{Placed, Reading, Section, Text};
 use crate::guard::{deny, headers, install_tool, method, modes, size, upgrade};
 use crate::harden;
+use crate::login;
 use crate::refusal::Reason;
 use crate::site::Area;
 
@@ -18,6 +19,7 @@ pub struct Raw {
     headers: headers::Raw,
     size: size::Raw,
     upgrade: upgrade::Raw,
+    login: login::Raw,
     first_byte: Option<Placed<Duration>>,
     /// Like `harden`, shared where nothing was written.
     deny: Option<Arc<deny::Raw>>,
@@ -40,6 +42,8 @@ pub struct Rules {
     pub size: size::Policy,
     /// Whether WebSocket is allowed.
     pub upgrade: upgrade::Policy,
+    /// Which tries to log in are looked for; shared by all routes for which the usual was written.
+    pub login: Arc<login::Policy>,
     /// How long the origin may take to its first byte.
     pub first_byte: Duration,
     /// Which paths are closed; shared like `harden`.
@@ -76,6 +80,7 @@ impl Raw {
             headers: headers::Raw::read(section, reading),
             size: size::Raw::read(section, reading),
             upgrade: upgrade::Raw::read(section, reading),
+            login: login::Raw::read(section, reading),
             first_byte: section
                 .get::<Text<Duration>>(reading, "first_byte")
                 .map(|placed| placed.map(|text| text.0)),
@@ -95,6 +100,7 @@ impl Raw {
             headers: self.headers.over(specific.headers),
             size: self.size.over(specific.size),
             upgrade: self.upgrade.over(specific.upgrade),
+            login: self.login.over(specific.login),
             first_byte: specific.first_byte.or(self.first_byte),
             deny: shared.deny.over(self.deny, specific.deny),
             closed: self.closed.over(specific.closed),
@@ -150,6 +156,7 @@ impl Raw {
             headers: self.headers.compile(complaints),
             size: self.size.compile(complaints),
             upgrade: self.upgrade.compile(complaints),
+            login: self.login.compile(complaints),
             first_byte: self.first_byte.map_or(FIRST_BYTE, |placed| placed.value),
             deny: shared.deny.policy(self.deny.as_ref(), complaints),
             closed_answer: self.closed.compile(complaints),

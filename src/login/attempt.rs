@@ -148,9 +148,8 @@ pub struct Attempt {
 #[must_use]
 pub fn watch(policy: &Policy, asked: &Asked<'_>) -> Option<Watch> {
     let basic = asked.authorization.filter(|_| policy.basic).and_then(basic::user);
-    // Other methods have no body that TYPO3 reads, and it checks no password that stands in a query alone.
-    let parsed = matches!(*asked.method, Method::POST | Method::PUT | Method::PATCH | Method::DELETE);
-    let place = if parsed { Place::of(policy, asked.path, asked.query) } else { Place::Elsewhere };
+    let place =
+        if takes_body(asked.method) { Place::of(policy, asked.path, asked.query) } else { Place::Elsewhere };
     if place == Place::Elsewhere && basic.is_none() {
         return None;
     }
@@ -160,6 +159,12 @@ pub fn watch(policy: &Policy, asked: &Asked<'_>) -> Option<Watch> {
         fields.query(query.as_bytes());
     }
     Some(Watch { place, fields, body, seen: 0, length: asked.length, ended: false, unreadable, basic })
+}
+
+/// Whether TYPO3 reads the body of such a request. It checks no password that stands in a query alone.
+#[must_use]
+pub fn takes_body(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PUT | Method::PATCH | Method::DELETE)
 }
 
 /// How the application reads a body, and whether it may read it in another way that cannot be followed.

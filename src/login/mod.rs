@@ -6,14 +6,20 @@
 
 pub mod attempt;
 pub mod basic;
+pub mod conclude;
 pub mod fields;
 pub mod form;
 pub mod multipart;
 pub mod policy;
+pub mod settle;
 pub mod short;
 pub mod signal;
+pub mod tap;
 pub mod verdict;
 
 pub use attempt::{Asked, Attempt, Kind, Watch, watch};
+pub use conclude::{Conclusion, conclude, take_signal};
 pub use policy::{Policy, Raw};
+pub use settle::Settlement;
+pub use tap::{Tap, Window};
 pub use verdict::{Facts, Outcome, Verdict};

@@ -15,6 +15,7 @@ use http::{Method, StatusCode, Version};
 
 use super::record::{Culprit, Record};
 use crate::http1::grade::Fault;
+use crate::login::{Kind, Verdict};
 use crate::refusal::Reason;
 
 /// As many sites have numbers of their own; the ones after them share `_other`.
@@ -69,6 +70,8 @@ pub(super) struct Meters {
     pub(super) aborted: Row,
     pub(super) enforced: Row,
     pub(super) would_block: Row,
+    /// By kind of login, and within a kind by what came of it.
+    pub(super) logins: Row,
     /// Exchanges over a new connection, and over one from the pool.
     pub(super) origin_new: Count,
     pub(super) origin_reused: Count,
@@ -191,6 +194,7 @@ impl Meters {
             aborted: Row::new(CULPRITS.len()),
             enforced: Row::new(Reason::ALL.len()),
             would_block: Row::new(Reason::ALL.len()),
+            logins: Row::new(Kind::ALL.len() * Verdict::ALL.len()),
             origin_new: Count::default(),
             origin_reused: Count::default(),
             origin_retries: Count::default(),
@@ -214,6 +218,9 @@ impl Meters {
         }
         if let Some(reason) = record.refused {
             self.enforced.add(reason as usize, 1);
+        }
+        if let Some((kind, verdict, _)) = record.login {
+            self.logins.add(kind as usize * Verdict::ALL.len() + verdict as usize, 1);
         }
         for entry in &record.would_block {
             self.would_block.add(entry.reason as usize, 1);

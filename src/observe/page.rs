@@ -14,6 +14,7 @@ use prometheus_client::metrics::MetricType;
 use super::meters::{BOUNDS, CLASSES, CULPRITS, Count, METHODS, Meters, Row, SiteMeters, VERSIONS};
 use super::metrics::{Book, Kind};
 use crate::http1::grade::{Class, Fault};
+use crate::login::{Kind as Login, Verdict};
 use crate::refusal::Reason;
 
 impl Collector for Book {
@@ -21,6 +22,7 @@ impl Collector for Book {
         let mut page = Page { book: self, encoder };
         page.requests()?;
         page.refusals()?;
+        page.logins()?;
         page.outside()?;
         page.origin()?;
         page.process()
@@ -120,6 +122,18 @@ impl Page<'_, '_> {
         };
         let cells = row("enforced", |m| &m.enforced).chain(row("would_block", |m| &m.would_block));
         self.counters("refusals", "Requests that were refused, or would have been", cells)
+    }
+
+    fn logins(&mut self) -> fmt::Result {
+        let book = self.book;
+        let cells = Login::ALL.into_iter().flat_map(|kind| {
+            Verdict::ALL.into_iter().map(move |verdict| {
+                let labels: [Label; 2] = [("kind", kind.name()), ("verdict", verdict.name())];
+                (labels, kind as usize * Verdict::ALL.len() + verdict as usize)
+            })
+        });
+        let cells = cells.map(|(labels, cell)| (labels, book.sum(|meters| meters.logins.get(cell))));
+        self.counters("logins", "Tries to log in, by kind and what came of them", cells)
     }
 
     fn outside(&mut self) -> fmt::Result {

@@ -23,6 +23,7 @@ use crate::clock;
 use crate::head::Head;
 use crate::http1::grade::Fault;
 use crate::load::Place;
+use crate::login::{Kind, Verdict};
 use crate::refusal::{Reason, Refusal};
 
 /// As many rules in report mode are noted for one request; there are fewer rules than that.
@@ -141,6 +142,8 @@ pub struct Record {
     pub(super) detail: Span,
     pub(super) would_block: Vec<WouldBlock>,
     pub(super) upstream: Option<Upstream>,
+    /// A try to log in, what came of it, and the user as the log may name him.
+    pub(super) login: Option<(Kind, Verdict, Span)>,
     pub(super) sent: u64,
     received: Option<Received>,
     pub(super) verb: Method,
@@ -188,6 +191,7 @@ impl Record {
             detail: Span::NONE,
             would_block: Vec::new(),
             upstream: None,
+            login: None,
             sent: 0,
             received: None,
             verb: head.method().clone(),
@@ -271,6 +275,12 @@ impl Record {
             reused: origin.reused,
             retries: origin.retries,
         });
+    }
+
+    /// It was a try to log in; `user` is empty if there is no name, or none to be told.
+    pub fn login(&mut self, kind: Kind, verdict: Verdict, user: &str) {
+        let user = if user.is_empty() { Span::NONE } else { self.texts.keep(user.as_bytes()) };
+        self.login = Some((kind, verdict, user));
     }
 
     /// The head of the answer is ready to leave.

@@ -121,6 +121,11 @@ impl Object<'_> {
             self.reason(reason);
         }
         self.text(quoted!("detail"), record.detail);
+        if let Some((kind, verdict, user)) = record.login {
+            self.word(quoted!("login"), kind.name());
+            self.word(quoted!("login_verdict"), verdict.name());
+            self.text(quoted!("login_user"), user);
+        }
         if !record.would_block.is_empty() {
             self.would_block(&record.would_block);
         }

@@ -105,14 +105,8 @@ impl<'g> Judge<'g> {
         let peer = self.peer(entry.client, entry.host.as_deref().unwrap_or(&self.host));
         let mut found = Found::nothing(self.generation, &peer);
         let moment = Moment { ledger: &self.ledger, now: entry.at.into() };
-        let decided = pipeline::decide(
-            self.generation,
-            &peer,
-            Head::received(&head),
-            moment,
-            &mut found,
-            &mut notes,
-        );
+        let decided =
+            pipeline::decide(self.generation, &peer, Head::received(&head), moment, &mut found, &mut notes);
         if let Err(refusal) = decided {
             notes.note(&refusal, false);
         }

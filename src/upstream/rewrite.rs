@@ -12,8 +12,8 @@ use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 
 use bytes::BytesMut;
-use http::Method;
-use http::header::{CONNECTION, COOKIE};
+use http::header::{ACCEPT_ENCODING, CONNECTION, COOKIE};
+use http::{HeaderName, Method};
 
 use super::names;
 use crate::guard::headers::UnderscoreHeaders;
@@ -55,6 +55,10 @@ pub struct Onward<'a> {
     pub underscores: UnderscoreHeaders,
     /// Whether a trusted proxy sent this: then what it says of the client's certificate and place goes on.
     pub trusted: bool,
+    /// Whether the answer is to come without a content coding, because its first bytes are looked at.
+    pub uncoded: bool,
+    /// A field that only the application may send.
+    pub reserved: Option<&'a HeaderName>,
     /// How the body ends; the only source of the framing field.
     pub framing: RequestFraming,
 }
@@ -226,7 +230,15 @@ fn fate(name: &str, onward: &Onward<'_>, options: &Options<'_>) -> Fate {
     }
     let keep = onward.underscores == UnderscoreHeaders::Keep;
     let drop = names::is_protected(name, keep, onward.trusted) || (name == TRACESTATE && !onward.tracestate);
+    let drop = drop || (onward.uncoded && name == ACCEPT_ENCODING.as_str());
+    let drop = drop || onward.reserved.is_some_and(|reserved| is_reserved(reserved, name));
     if drop || options.name(name) { Fate::Drop } else { Fate::Copy }
+}
+
+/// Whether the application could take the field for the reserved one: PHP reads `_` and `.` as `-`.
+fn is_reserved(reserved: &HeaderName, name: &str) -> bool {
+    let fold = |byte: u8| if matches!(byte, b'_' | b'.') { b'-' } else { byte };
+    reserved.as_str().bytes().map(fold).eq(name.bytes().map(fold))
 }
 
 fn request_line(method: &Method, onward: &Onward<'_>, out: &mut Lines) -> Result<(), Unclean> {
@@ -275,6 +287,10 @@ fn own_fields(onward: &Onward<'_>, out: &mut Lines) -> Result<(), Unclean> {
     }
     if !onward.traceparent.is_empty() {
         out.own(b"traceparent: ", onward.traceparent, "traceparent")?;
+    }
+    if onward.uncoded {
+        out.put(b"accept-encoding: identity");
+        out.end();
     }
     if onward.websocket {
         out.put(b"connection: upgrade");
@@ -330,6 +346,8 @@ mod tests {
             request_id: "id-1",
             traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
             tracestate: false,
+            uncoded: false,
+            reserved: None,
             websocket: false,
             underscores: UnderscoreHeaders::Drop,
             trusted: false,

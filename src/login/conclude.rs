@@ -1,0 +1,149 @@
+//! Request and answer together: what there is to say of an exchange, if anything.
+
+use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE};
+use http::{HeaderName, StatusCode};
+
+use super::attempt::{Asked, Attempt, Kind, Watch, takes_body};
+use super::policy::{Count401, Policy};
+use super::signal;
+use super::verdict::{self, Bearer, Facts, Outcome, Verdict};
+use crate::fields::Fields;
+use crate::head::Head;
+
+/// The longest coded answer that can be the Install Tool's `{"success":true}`; every other one is longer.
+const SHORT: u64 = 64;
+
+/// What there is to say.
+#[derive(Debug)]
+pub enum Conclusion {
+    /// This.
+    Now(Outcome),
+    /// The answer's body will tell.
+    InBody(Attempt),
+}
+
+impl<'a> Asked<'a> {
+    /// What of a request is looked at; `length` is that of its body, if it is known.
+    #[must_use]
+    pub fn of(head: &Head<'a>, path: &'a str, query: Option<&'a str>, length: Option<u64>) -> Self {
+        // Most requests have no body: those few fields are not looked for.
+        let parsed = takes_body(head.method());
+        let odd = || head.all(&CONTENT_TYPE).count() > 1 || head.get(&CONTENT_ENCODING).is_some();
+        Self {
+            method: head.method(),
+            path,
+            query,
+            content_type: parsed.then(|| head.get(&CONTENT_TYPE)).flatten(),
+            odd: parsed && odd(),
+            authorization: head.get(&AUTHORIZATION),
+            length,
+        }
+    }
+}
+
+/// Takes the application's signal out of an answer.
+#[must_use]
+pub fn take_signal(policy: &Policy, fields: &mut Fields) -> Option<Vec<Box<[u8]>>> {
+    let name = policy.signal_header.as_ref()?;
+    let said: Vec<Box<[u8]>> = fields.all(name).map(|value| value.as_bytes().into()).collect();
+    fields.remove(name).then_some(said)
+}
+
+/// Judges an exchange. `known` is asked whether the client has logged in lately, where that matters.
+#[must_use]
+pub fn conclude(
+    policy: &Policy,
+    watch: Option<&mut Watch>,
+    head: &Head<'_>,
+    signal: Option<&[Box<[u8]>]>,
+    (status, fields): (StatusCode, &Fields),
+    known: impl FnOnce() -> bool,
+) -> Option<Conclusion> {
+    let facts = Facts::of(policy, status.as_u16(), fields);
+    let (attempt, basic, clear) = match watch {
+        Some(watch) => (watch.attempt(), watch.basic().map(Box::from), watch.is_clear()),
+        None => (None, None, true),
+    };
+    // A failure outweighs: one exchange may try more than one thing.
+    let said = signal.unwrap_or_default().iter().filter_map(|value| signal::read(value, attempt.clone()));
+    if let Some(outcome) = said.max_by_key(|outcome| outcome.verdict.counts()) {
+        return Some(Conclusion::Now(outcome));
+    }
+    let mut outcome = None;
+    if let Some(attempt) = attempt {
+        if attempt.kind == Kind::InstallTool {
+            return Some(install_tool(attempt, status, fields));
+        }
+        let verdict = verdict::judge(attempt.kind, &facts);
+        outcome = Some(Outcome { attempt, verdict });
+    } else if !clear && takes_body(head.method()) {
+        let kind = verdict::without_body(&facts, fields, |name| sent(head, name));
+        let failed = |kind| Outcome { attempt: Attempt { kind, user: None }, verdict: Verdict::Failure };
+        outcome = kind.map(failed);
+    }
+    let open = outcome.as_ref().is_none_or(|outcome| outcome.verdict == Verdict::Neutral);
+    if open && facts.status == 401 {
+        let refused = unauthorized(policy, head, &facts, basic, known);
+        outcome = refused.or(outcome);
+    }
+    outcome.map(Conclusion::Now)
+}
+
+/// What an answer 401 says of a request that was no other try to log in.
+fn unauthorized(
+    policy: &Policy,
+    head: &Head<'_>,
+    facts: &Facts<'_>,
+    basic: Option<Box<[u8]>>,
+    known: impl FnOnce() -> bool,
+) -> Option<Outcome> {
+    let (kind, user) = if let Some(user) = basic {
+        (Kind::Basic, Some(user).filter(|user| !user.is_empty()))
+    } else {
+        if policy.count_401 == Count401::Off {
+            return None;
+        }
+        let bearer = Bearer {
+            authorization: head.get(&AUTHORIZATION).is_some(),
+            body: !matches!(head.get(&CONTENT_LENGTH), None | Some(b"0"))
+                || head.get(&http::header::TRANSFER_ENCODING).is_some(),
+            expired: is_script(head) && known(),
+        };
+        if !verdict::unauthorized(policy.count_401, facts, bearer) {
+            return None;
+        }
+        (Kind::Unauthorized, None)
+    };
+    Some(Outcome { attempt: Attempt { kind, user }, verdict: Verdict::Failure })
+}
+
+/// Whether a script made the request, and not a form or a link (Fetch Metadata; `X-Requested-With` before it).
+fn is_script(head: &Head<'_>) -> bool {
+    static MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+    static WITH: HeaderName = HeaderName::from_static("x-requested-with");
+    head.get(&MODE).is_some_and(|mode| mode != b"navigate") || head.get(&WITH).is_some()
+}
+
+/// Whether the request carried a cookie of this name.
+fn sent(head: &Head<'_>, name: &[u8]) -> bool {
+    let pairs = head.all(&COOKIE).flat_map(|value| value.split(|byte| *byte == b';'));
+    pairs
+        .map(<[u8]>::trim_ascii)
+        .any(|pair| pair.strip_prefix(name).is_some_and(|rest| rest.starts_with(b"=")))
+}
+
+/// The Install Tool is asked for answers that are not coded. An origin that codes them all the same tells by the
+/// length.
+fn install_tool(attempt: Attempt, status: StatusCode, fields: &Fields) -> Conclusion {
+    if status != StatusCode::OK {
+        return Conclusion::Now(Outcome { attempt, verdict: Verdict::Neutral });
+    }
+    let coded = |value: &http::HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"identity");
+    if !fields.get(&CONTENT_ENCODING).is_some_and(coded) {
+        return Conclusion::InBody(attempt);
+    }
+    let length = fields.get(&CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let is_short = length.is_some_and(|length| length <= SHORT);
+    let verdict = if is_short { Verdict::Success } else { Verdict::Failure };
+    Conclusion::Now(Outcome { attempt, verdict })
+}

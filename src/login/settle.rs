@@ -1,0 +1,143 @@
+//! What follows from a verdict: a line in the audit, a mark in the record, and what the ledger remembers.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
+
+use super::attempt::Kind;
+use super::policy::UserNames;
+use super::verdict::{Outcome, Verdict};
+use crate::bans::{Culprit, Jail, Ledger, UserId};
+use crate::clock::Millis;
+use crate::observe::Record;
+
+/// Everything that is needed to settle an exchange, also when its answer is under way already.
+#[derive(Debug)]
+pub struct Settlement {
+    /// Who failed, who is locked out, and who was seen to log in.
+    pub ledger: Arc<Ledger>,
+    /// The jail of failed logins.
+    pub jail: Jail,
+    /// Who tried; the user is filled in here.
+    pub who: Culprit,
+    /// The address that the audit names.
+    pub client: IpAddr,
+    /// The site that it names.
+    pub site: Box<str>,
+    /// The id of the request, which the access log has, too.
+    pub id: Box<str>,
+    /// What it says of user names.
+    pub user_names: UserNames,
+    /// Whether the answer leads to the second factor: the password was right, and nobody is logged in yet.
+    pub half: bool,
+}
+
+/// The name under which a user is counted: the same however it is typed, as far as databases do not tell it apart.
+#[must_use]
+pub fn user_id(name: &[u8]) -> UserId {
+    let name = String::from_utf8_lossy(name.trim_ascii()).to_lowercase();
+    let mut id = [0; 8];
+    // The suite's hash is SHA-256; taking it from there saves a crate of its own.
+    if let Some(suite) = TLS13_AES_128_GCM_SHA256.tls13() {
+        let hash = suite.common.hash_provider.hash(name.as_bytes());
+        id.iter_mut().zip(hash.as_ref()).for_each(|(to, from)| *to = *from);
+    }
+    UserId(u64::from_be_bytes(id))
+}
+
+impl Settlement {
+    /// Settles it.
+    pub fn settle(mut self, outcome: &Outcome, record: Option<&mut Record>, now: Millis) {
+        let Outcome { attempt, verdict } = outcome;
+        let (kind, verdict) = (attempt.kind, *verdict);
+        self.who.user = attempt.user.as_deref().map(user_id);
+        let user = match (self.user_names, &attempt.user, self.who.user) {
+            (UserNames::Plain, Some(name), _) => String::from_utf8_lossy(name).into_owned(),
+            (UserNames::Hashed, _, Some(id)) => format!("{:016x}", id.0),
+            _ => String::new(),
+        };
+        tracing::info!(
+            target: "ravelin::audit",
+            event = "login",
+            kind = kind.name(),
+            verdict = verdict.name(),
+            client = %self.client,
+            site = &*self.site,
+            user,
+            id = &*self.id,
+        );
+        if let Some(record) = record {
+            record.login(kind, verdict, &user);
+        }
+        self.remember(kind, verdict, now);
+    }
+
+    fn remember(&self, kind: Kind, verdict: Verdict, now: Millis) {
+        let jail = jail(&self.jail, kind);
+        if verdict.counts() {
+            if let Some(ban) = self.ledger.strike(&jail, &self.who, now) {
+                tracing::warn!(
+                    target: "ravelin::audit",
+                    event = "ban",
+                    subject = %ban.subject,
+                    jail = &*ban.jail,
+                    site = &*self.site,
+                    failures = ban.failures,
+                    seconds = ban.left(now).as_secs(),
+                    id = &*self.id,
+                );
+            }
+            return;
+        }
+        if verdict != Verdict::Success {
+            return;
+        }
+        if forgives(kind) {
+            self.ledger.forgive(&jail, &self.who, now);
+        }
+        if matches!(kind, Kind::Backend | Kind::Relogin | Kind::Mfa | Kind::Sudo) && !self.half {
+            self.ledger.logged_in(self.who.client, self.who.site, now);
+        }
+    }
+}
+
+/// Which failures a success makes forgotten: those of the same kind of account. A visitor who has an account of his
+/// own, or an attacker who has a password and no second factor, would otherwise guess for ever.
+fn jail(login: &Jail, kind: Kind) -> Jail {
+    let suffix = match kind {
+        Kind::Frontend => "-frontend",
+        Kind::Mfa => "-mfa",
+        _ => return login.clone(),
+    };
+    Jail { name: format!("{}{suffix}", login.name).into(), ..login.clone() }
+}
+
+/// Whether a success proves that whoever failed before was only clumsy. A reaction's secret and an answer that is
+/// no 401 prove nothing about passwords.
+fn forgives(kind: Kind) -> bool {
+    !matches!(kind, Kind::Reaction | Kind::Basic | Kind::Unauthorized | Kind::PasswordReset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_one_however_it_is_typed() {
+        assert_eq!(user_id(b"Editor "), user_id(b"editor"));
+        assert_eq!(user_id("\u{c4}rger".as_bytes()), user_id("\u{e4}rger".as_bytes()));
+        assert_ne!(user_id(b"editor"), user_id(b"editor2"));
+        assert_eq!(format!("{:016x}", user_id(b"admin").0), "8c6976e5b5410415", "SHA-256, cut");
+    }
+
+    #[test]
+    fn successes_forgive_their_own_kind_only() {
+        let login = Jail::default();
+        let name = |kind| jail(&login, kind).name.to_string();
+        assert_eq!(name(Kind::Relogin), name(Kind::Backend));
+        assert_ne!(name(Kind::Frontend), name(Kind::Backend));
+        assert_ne!(name(Kind::Mfa), name(Kind::Backend));
+        assert!(!forgives(Kind::Basic) && !forgives(Kind::Reaction) && forgives(Kind::Sudo));
+    }
+}
