@@ -39,6 +39,12 @@ impl From<SystemTime> for Millis {
     }
 }
 
+impl From<Millis> for SystemTime {
+    fn from(time: Millis) -> Self {
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(time.0)).unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+}
+
 /// Wall-clock time in milliseconds.
 #[must_use]
 pub fn millis() -> Millis {

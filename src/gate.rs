@@ -1,7 +1,8 @@
 //! The only place that knows modes: off, report, enforce.
 
 use crate::client::Client;
-use crate::config::units::Mode;
+use crate::client::key::Key;
+use crate::config::units::{Draw, Mode};
 use crate::head::Head;
 use crate::observe::Record;
 use crate::refusal::Refusal;
@@ -22,6 +23,14 @@ pub trait Witness {
     /// The client is known.
     fn found_client(&mut self, _client: &Client, _head: &Head<'_>) {}
 
+    /// What the client counts as is known.
+    fn found_key(&mut self, _key: Key) {}
+
+    /// The client's number among a hundred, for rules that are enforced for a share of the clients.
+    fn draw(&self) -> Draw {
+        Draw::NONE
+    }
+
     /// The route is known.
     fn found_route(&mut self, _route: &Route) {}
 }
@@ -40,6 +49,14 @@ impl Witness for Record {
         self.client(client.addr, client.trusted, head);
     }
 
+    fn found_key(&mut self, key: Key) {
+        self.drawn(key.draw());
+    }
+
+    fn draw(&self) -> Draw {
+        self.draw
+    }
+
     fn found_route(&mut self, route: &Route) {
         self.area(route.area.word());
     }
@@ -52,6 +69,7 @@ pub fn gate(
     mode: Mode,
     rule: impl FnOnce() -> Result<(), Refusal>,
 ) -> Result<(), Refusal> {
+    let mode = mode.of(witness.draw());
     if mode == Mode::Off {
         return Ok(());
     }
@@ -62,4 +80,10 @@ pub fn gate(
         }
         verdict => verdict,
     }
+}
+
+/// Whether a rule in this mode changes anything for the client with this number.
+#[must_use]
+pub fn is_enforced(draw: Draw, mode: Mode) -> bool {
+    mode.of(draw) == Mode::Enforce
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::admin;
+use crate::bans;
 use crate::client;
 use crate::config::complaint::Place;
 use crate::firewall;
@@ -39,6 +40,8 @@ pub struct Generation {
     pub client: client::Policy,
     /// Who may connect where.
     pub firewall: firewall::Table,
+    /// Who is locked out, and who may ask how often.
+    pub bans: Arc<bans::Policy>,
     /// The sites, in the order of the file.
     pub sites: Vec<Site>,
     /// Which site a host belongs to: the number in `sites`.

@@ -5,27 +5,31 @@
 //!   serve()       decide, then ask the origin
 //!     decide()      order is policy: cheap before dear, stateless before stateful, head before body
 //!       1 one clear message, and for whom?   framing · host → site
-//!       2 who asks?                          client identity
-//!       3 what is asked?                     scheme · path (normalised once) · access · closed · method · headers
+//!       2 who asks?                          client identity · ban
+//!       3 what is asked?                     scheme · path (normalised once) · access · closed · rate · method · headers
 //!       4 what does it carry?                size
 //!     5 ask the origin                       rewrite · send (pool, retry, timeouts)
 //!   6 what leaves the house                  harden, for this site, path and status
 //! ```
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 
-use crate::bans::{self, Jail, Ledger, SiteId};
+use crate::bans::rate;
+use crate::bans::watch::Exchange;
+use crate::bans::{self, Action, Ban, Memory, Who};
 use crate::body::{Body, Upload};
+use crate::client::key::Key;
 use crate::client::{self, Client, Peer};
 use crate::clock;
 use crate::config::units::Mode;
-use crate::gate::{Witness, gate};
+use crate::gate::{Witness, gate, is_enforced};
 use crate::generation::Generation;
 use crate::guard::host::Authority;
 use crate::guard::pace::Meter;
@@ -66,21 +70,44 @@ pub async fn answer(worker: Arc<Worker>, peer: Arc<Peer>, request: Request) -> R
     let road = serve(&worker, &generation, &peer, head, upload, &mut found, &mut record);
     let outcome = AssertUnwindSafe(road).catch_unwind().await;
     let outcome = outcome.unwrap_or_else(|_| Err(worker.panicked()));
-    let mut reply = outcome.unwrap_or_else(|refusal| {
-        record.refused(&refusal);
-        harden::page::refusal(&refusal, record.id(), &head)
-    });
+    let refused = outcome.as_ref().err().map(|refusal| refusal.reason);
+    let mut reply = match outcome {
+        Ok(reply) => reply,
+        Err(refusal) => {
+            record.refused(&refusal);
+            refuse(&worker, &generation, &refusal, &record, &head).await
+        }
+    };
+    let memory = Memory { now: clock::millis(), ..worker.memory(&record) };
+    if let Some(ban) = found.count(&generation, &memory, &head, refused, reply.status) {
+        record.banned(&ban.jail);
+    }
     found.harden(&worker, &mut reply);
     if let Ok(id) = HeaderValue::from_str(record.id()) {
         reply.fields.set(X_REQUEST_ID, id);
     }
     reply.close |= worker.is_short();
     record.answered(clock::now(), reply.status);
-    if head.method() == Method::HEAD {
+    if head.method() == Method::HEAD || reply.silent {
         record.complete();
     }
     reply.body = reply.body.recorded(record);
     reply
+}
+
+/// Says no: at once, late, or not at all.
+async fn refuse(
+    worker: &Worker,
+    generation: &Generation,
+    refusal: &Refusal,
+    record: &Record,
+    head: &Head<'_>,
+) -> Reply {
+    if refusal.action == Action::Tarpit {
+        worker.tarpit().hold(generation.bans.tarpit).await;
+    }
+    let reply = harden::page::refusal(refusal, record.id(), head);
+    Reply { silent: refusal.action == Action::Drop, ..reply }
 }
 
 /// Decides, and asks the origin if there is something to ask.
@@ -94,8 +121,7 @@ async fn serve<'g, 'r>(
     record: &mut Record,
 ) -> Result<Reply, Refusal> {
     worker.suspect(generation, peer, &head);
-    let moment = Moment { ledger: worker.ledger(), now: record.began() };
-    match decide(generation, peer, head, moment, found, record)? {
+    match decide(generation, &worker.memory(record), peer, head, found, record)? {
         Decision::Redirect(reply) => Ok(reply),
         Decision::Forward(errand) => {
             // A defect on demand, for the tests of the shell around this. Not compiled into a release.
@@ -121,9 +147,9 @@ async fn serve<'g, 'r>(
 /// and the tests all take it.
 pub fn decide<'g, 'r>(
     generation: &'g Generation,
+    memory: &Memory<'_>,
     peer: &Peer,
     head: Head<'r>,
-    moment: Moment<'_>,
     found: &mut Found<'g, 'r>,
     witness: &mut impl Witness,
 ) -> Result<Decision<'g, 'r>, Refusal> {
@@ -142,7 +168,15 @@ pub fn decide<'g, 'r>(
     let client = client::identify(&generation.client, peer, &head);
     found.secure |= client.secure;
     witness.found_client(&client, &head);
+    let key = generation.client.key(client.addr);
+    found.client = Some((client.addr, key));
+    witness.found_key(key);
     witness.passed(Step::Client, || client.addr.to_string());
+    let who = Who { addr: client.addr, client: key, site: site.id };
+    if let Some((mode, refusal)) = bans::check(&generation.bans, memory, &who) {
+        gate(witness, found.route.rules.modes.ban.min(mode), || Err(refusal))?;
+    }
+    witness.passed(Step::Ban, || "not locked out".to_owned());
 
     // 3 · What is asked? The redirect comes before the path: it repeats what the client wrote.
     if let Some(reply) = redirect::check(generation, peer, found.secure, &head, &target, &authority) {
@@ -153,14 +187,22 @@ pub fn decide<'g, 'r>(
     let (path, verbatim) = normalise(site, &target, witness)?;
     let route = site.route(&path).unwrap_or(found.route);
     found.route = route;
+    if !generation.bans.jails.is_empty() {
+        found.path = Some(path.clone());
+    }
     witness.found_route(route);
     witness.passed(Step::Path, || format!("{path}, by the rules of {}", route.label()));
     let rules = &route.rules;
-    let (area, addr, now) = (route.area, client.addr, moment.now);
+    let (area, addr, now) = (route.area, client.addr, memory.now.into());
     gate(witness, rules.modes.access, || access::check(&site.access, &path, area, addr, now))?;
     witness.passed(Step::Access, || access::describe(&site.access, &path, area, addr, now));
     let first_byte =
-        closed(generation, moment, site, route, &client, (&path, &target), head.method(), witness)?;
+        closed(generation, memory, site, route, &client, (&path, &target), head.method(), witness)?;
+    let asked = rate::Asked { site: site.id, area: route.area, method: head.method(), path: &path };
+    for rate in generation.bans.rates.iter().filter(|rate| rate.counts(&asked)) {
+        gate(witness, rules.modes.rate.min(rate.mode), || rate.check(memory, key, &asked))?;
+    }
+    witness.passed(Step::Rate, || "not too often".to_owned());
     gate(witness, rules.modes.method, || method::check(&rules.methods, head.method()))?;
     witness.passed(Step::Method, || head.method().to_string());
     gate(witness, rules.modes.headers, || headers::check(&rules.headers, &head))?;
@@ -187,15 +229,6 @@ pub fn decide<'g, 'r>(
     }))
 }
 
-/// What a decision depends on beside the request and the configuration.
-#[derive(Clone, Copy, Debug)]
-pub struct Moment<'m> {
-    /// What is remembered: who failed, who is locked out, who was seen to log in.
-    pub ledger: &'m Ledger,
-    /// When it is; of a replay, when it was.
-    pub now: SystemTime,
-}
-
 /// What has been found out about a request so far: enough to harden whatever leaves, even a refusal in
 /// the middle of the road.
 #[derive(Debug)]
@@ -209,6 +242,10 @@ pub struct Found<'g, 'r> {
     pub authority: Option<Authority<'r>>,
     /// Whether the client came by https.
     pub secure: bool,
+    /// The client's address and what it counts as.
+    pub client: Option<(IpAddr, Key)>,
+    /// The normalised path, if a jail wants to know it once there is an answer.
+    pub path: Option<Cow<'r, str>>,
 }
 
 /// What is to be done with a request that no rule refuses.
@@ -273,7 +310,7 @@ fn select<'g>(
 /// as the backend does, though its address may be `/`.
 fn closed(
     generation: &Generation,
-    moment: Moment<'_>,
+    memory: &Memory<'_>,
     site: &Site,
     route: &Route,
     client: &Client,
@@ -290,9 +327,9 @@ fn closed(
         return Ok(rules.first_byte);
     }
     gate(witness, rules.modes.install_tool, || {
-        let (key, id, now) = (generation.client.key(client.addr), SiteId::of(&site.name), moment.now.into());
-        let knows = || moment.ledger.knows(key, id, now);
-        let granted = || moment.ledger.granted(client.addr, now);
+        let (key, id, now) = (generation.client.key(client.addr), site.id, memory.now);
+        let knows = || memory.ledger.knows(key, id, now);
+        let granted = || memory.ledger.granted(client.addr, now);
         install_tool::check(&rules.install_tool, client.addr, path, knows, granted).map_err(as_chosen)
     })?;
     witness.passed(Step::Closed, || "the Install Tool, open to this client".to_owned());
@@ -306,7 +343,7 @@ fn normalise<'r>(
     witness: &mut impl Witness,
 ) -> Result<(Cow<'r, str>, bool), Refusal> {
     let mode = site.root().map_or(Mode::Enforce, |route| route.rules.modes.path);
-    let verbatim = mode != Mode::Enforce || target.form == Form::Asterisk;
+    let verbatim = !is_enforced(witness.draw(), mode) || target.form == Form::Asterisk;
     if target.form == Form::Asterisk {
         return Ok((Cow::Borrowed("/"), verbatim));
     }
@@ -323,12 +360,48 @@ impl<'g> Found<'g, '_> {
     /// Nothing yet.
     #[must_use]
     pub fn nothing(generation: &'g Generation, peer: &Peer) -> Self {
-        Self { site: None, route: &generation.outside, authority: None, secure: peer.tls.is_some() }
+        Self {
+            site: None,
+            route: &generation.outside,
+            authority: None,
+            secure: peer.tls.is_some(),
+            client: None,
+            path: None,
+        }
     }
 
     fn enter(&mut self, site: &'g Site) {
         self.site = Some(site);
         self.route = site.root().unwrap_or(self.route);
+    }
+
+    /// Counts the answer where a jail of the operator calls it a failure. What was refused because of a ban or a
+    /// limit is no new one.
+    pub fn count(
+        &self,
+        generation: &Generation,
+        memory: &Memory<'_>,
+        head: &Head<'_>,
+        refused: Option<Reason>,
+        status: http::StatusCode,
+    ) -> Option<Ban> {
+        let jails = &generation.bans.jails;
+        let known = matches!(
+            refused,
+            Some(Reason::Banned | Reason::RateLimited | Reason::LoginRateLimited | Reason::Overloaded)
+        );
+        if jails.is_empty() || known {
+            return None;
+        }
+        let (site, (addr, key)) = (self.site?, self.client?);
+        let path = self.path.as_deref().or(head.target().path).unwrap_or_default();
+        let exchange = Exchange { site: site.id, area: self.route.area, method: head.method(), path, status };
+        let who = generation.bans.culprit(addr, key, site.id, None);
+        let mut made = None;
+        for watch in jails.iter().filter(|watch| watch.sees(&exchange)) {
+            made = memory.ledger.strike(&watch.jail, &who, memory.now).or(made);
+        }
+        made
     }
 
     /// Applies the rules of what was found to whatever leaves.
@@ -375,8 +448,7 @@ impl Errand<'_, '_> {
         if tap.is_none() && signal.is_none() && !unauthorized {
             return;
         }
-        let client = generation.client.key(self.client.addr);
-        let site = bans::SiteId::of(&self.site.name);
+        let (client, site) = (generation.client.key(self.client.addr), self.site.id);
         let judge = |watch: Option<&mut login::Watch>| {
             let known = || worker.ledger().knows(client, site, clock::millis());
             let answer = (reply.status, &reply.fields);
@@ -390,8 +462,8 @@ impl Errand<'_, '_> {
         let facts = login::Facts::of(policy, reply.status.as_u16(), &reply.fields);
         let settlement = Settlement {
             ledger: Arc::clone(worker.ledger()),
-            jail: Jail::default(),
-            who: bans::Culprit { client, site, user: None, ignored: false },
+            jail: generation.bans.login().clone(),
+            who: generation.bans.culprit(self.client.addr, client, site, None),
             client: self.client.addr,
             site: self.site.name.clone(),
             id: record.id().into(),
@@ -442,7 +514,8 @@ impl Errand<'_, '_> {
             framing,
         };
         let written = rewrite::head(&head, &onward)?;
-        let limit = if rules.modes.size == Mode::Enforce { rules.size.body_size } else { u64::MAX };
+        let limit =
+            if is_enforced(record.draw(), rules.modes.size) { rules.size.body_size } else { u64::MAX };
         let body = if upload.is_end() {
             Body::empty()
         } else {

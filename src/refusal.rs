@@ -4,9 +4,11 @@
 //! again through the reference id that every refusal page carries.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use http::StatusCode;
 
+use crate::bans::Action;
 use crate::step::Step;
 
 /// Why a request was refused. The label is part of the metrics, the log and the operator's reference.
@@ -37,6 +39,8 @@ pub enum Reason {
     NoSuchHost,
     /// TLS was negotiated for another site than Host names.
     Misdirected,
+    /// The client is locked out.
+    Banned,
     /// The path cannot be normalised without guessing.
     BadPath,
     /// The address may not see this part of the site, or not now.
@@ -47,6 +51,10 @@ pub enum Reason {
     InstallToolClosed,
     /// A request that reads carries a login in its query.
     LoginInQuery,
+    /// The client asks too often.
+    RateLimited,
+    /// The client, or somebody with this user name, tried to log in too often.
+    LoginRateLimited,
     /// The method is not allowed here.
     MethodNotAllowed,
     /// An upgrade that this path does not allow.
@@ -98,7 +106,7 @@ pub struct Row {
 
 impl Reason {
     /// Every reason, in the order of the table.
-    pub const ALL: [Reason; 32] = [
+    pub const ALL: [Reason; 35] = [
         Reason::BadTarget,
         Reason::ForbiddenMethod,
         Reason::BadFraming,
@@ -111,11 +119,14 @@ impl Reason {
         Reason::UnknownHost,
         Reason::NoSuchHost,
         Reason::Misdirected,
+        Reason::Banned,
         Reason::BadPath,
         Reason::SourceDenied,
         Reason::Closed,
         Reason::InstallToolClosed,
         Reason::LoginInQuery,
+        Reason::RateLimited,
+        Reason::LoginRateLimited,
         Reason::MethodNotAllowed,
         Reason::UpgradeNotAllowed,
         Reason::BadHeader,
@@ -246,6 +257,13 @@ impl Reason {
                 "This connection was opened for another site. Please try again.",
                 "The TLS server name and Host belong to different sites.",
             ),
+            Reason::Banned => row(
+                "banned",
+                StatusCode::FORBIDDEN,
+                Step::Ban,
+                "Access from your address is suspended for a while, after too many failed attempts.",
+                "`ravelin bans list` shows who and why, `ravelin bans remove` lifts a ban; `bans.ignore` is for addresses that are never to be banned.",
+            ),
             Reason::BadPath => row(
                 "bad-path",
                 StatusCode::BAD_REQUEST,
@@ -280,6 +298,20 @@ impl Reason {
                 Step::Closed,
                 "The address in this request could not be understood.",
                 "`login_status` in the query of a GET locks out everybody behind the same address; TYPO3 never sends it. Set `rules.login_query = \"report\"` to watch without blocking.",
+            ),
+            Reason::RateLimited => row(
+                "rate-limited",
+                StatusCode::TOO_MANY_REQUESTS,
+                Step::Rate,
+                "Too many requests in a short time. Please try again in a moment.",
+                "Raise `rate` or `burst` of the `[[rate]]` that the log names, or set its `mode = \"report\"`.",
+            ),
+            Reason::LoginRateLimited => row(
+                "login-rate-limited",
+                StatusCode::TOO_MANY_REQUESTS,
+                Step::Rate,
+                "Too many attempts to log in. Please try again later.",
+                "Attempts from one address are bounded by the `[[rate]]` named `login`, those with one user name by `bans.per_user`.",
             ),
             Reason::MethodNotAllowed => row(
                 "method-not-allowed",
@@ -401,12 +433,17 @@ pub struct Refusal {
     pub allow: Option<http::HeaderValue>,
     /// The status, where the operator chose another one than the table's.
     pub answer: Option<StatusCode>,
+    /// How long the refusal holds, for `Retry-After` (RFC 9110 section 10.2.3).
+    pub retry_after: Option<Duration>,
+    /// How it is said: at once, late, or not at all.
+    pub action: Action,
 }
 
 impl Refusal {
     /// A refusal with its private detail.
     pub fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, detail: detail.into(), allow: None, answer: None }
+        let (allow, answer, retry_after) = (None, None, None);
+        Self { reason, detail: detail.into(), allow, answer, retry_after, action: Action::Refuse }
     }
 
     /// The same refusal with another status than the table's.
@@ -421,8 +458,20 @@ impl Refusal {
         self.answer.unwrap_or_else(|| self.reason.status())
     }
 
+    /// The same, with the time for which it holds.
+    #[must_use]
+    pub fn retry_after(self, time: Duration) -> Self {
+        Self { retry_after: Some(time), ..self }
+    }
+
+    /// The same, said in another way.
+    #[must_use]
+    pub fn said(self, action: Action) -> Self {
+        Self { action, ..self }
+    }
+
     /// A 405 with the methods that would have been allowed.
     pub fn method(reason: Reason, detail: impl Into<Cow<'static, str>>, allow: http::HeaderValue) -> Self {
-        Self { reason, detail: detail.into(), allow: Some(allow), answer: None }
+        Self { allow: Some(allow), ..Self::new(reason, detail) }
     }
 }

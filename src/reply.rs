@@ -18,6 +18,8 @@ pub struct Reply {
     pub body: Body,
     /// Whether an HTTP/1 connection ends with this reply.
     pub close: bool,
+    /// Whether nothing of it is sent: the connection just ends.
+    pub silent: bool,
     /// The origin's connection, after a 101: the client's is joined with it.
     pub tunnel: Option<Tunnel>,
 }
@@ -26,7 +28,7 @@ impl Reply {
     /// A reply with no field yet.
     #[must_use]
     pub fn new(status: StatusCode, body: Body) -> Self {
-        Self { status, fields: Fields::default(), body, close: false, tunnel: None }
+        Self { status, fields: Fields::default(), body, close: false, silent: false, tunnel: None }
     }
 
     /// The message that hyper writes (HTTP/2).

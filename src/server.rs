@@ -16,7 +16,7 @@ use futures_util::future::join_all;
 use http::HeaderName;
 
 use crate::admin::{self, Desk, Readiness};
-use crate::bans::Ledger;
+use crate::bans::{Barred, Ledger, Memory, Meters, Tarpit};
 use crate::client::balancer::{self, Suspicion};
 use crate::client::key::Key;
 use crate::client::{Client, Peer};
@@ -34,7 +34,7 @@ use crate::listen::tally::{Event, Tally};
 use crate::listen::{Door, Terms, accept};
 use crate::live::Live;
 use crate::load::{self, Load, Place};
-use crate::observe::metrics::{Kind, Outside};
+use crate::observe::metrics::{Kind, Named, Outside};
 use crate::observe::{self, diagnostics::Diagnostics};
 use crate::observe::{Arrival, Observe, Record, Seen, Tls};
 use crate::pipeline;
@@ -65,6 +65,10 @@ pub struct House {
     pub load: Arc<Load>,
     /// Who failed, who is locked out, and who was seen to log in.
     pub ledger: Arc<Ledger>,
+    /// Where every client stands with the limits on how often it may ask.
+    pub meters: Meters,
+    /// Banned clients whose answer is late on purpose.
+    pub tarpit: Arc<Tarpit>,
     /// How far the shutdown has come.
     pub drain: Drain,
     /// Whether balancers may send requests.
@@ -129,13 +133,16 @@ pub fn run(
     let tls = tls::Policy::new().map_err(StartError::Tls)?;
     generation.register(&observe);
     let generation = Arc::new(generation);
+    let ledger = Arc::new(Ledger::new(generation.bans.bounds));
     let house = Arc::new(House {
-        terms: terms(&tls, &generation).map_err(StartError::Tls)?,
+        terms: terms(&tls, &generation, &ledger).map_err(StartError::Tls)?,
         live: Live::new(Arc::clone(&generation)),
+        ledger,
         tally: Arc::new(Tally::new(clock::now())),
         census: Arc::new(Census::new()),
         load: Arc::new(Load::new()),
-        ledger: Arc::new(Ledger::default()),
+        meters: Meters::new(clock::now()),
+        tarpit: Arc::default(),
         drain: Drain::new(),
         readiness: Readiness::default(),
         hearts: Heartbeats::new(workers, clock::now()),
@@ -218,6 +225,9 @@ async fn sweep(worker: Arc<Worker>) {
         second.tick().await;
         worker.house.hearts.beat(worker.index, clock::now());
         let generation = worker.live().load();
+        if worker.index == 0 {
+            worker.ledger().sweep(clock::millis());
+        }
         for some in generation.sites.chunks(SWEPT_AT_ONCE) {
             for site in some {
                 site.upstream.sweep(worker.index);
@@ -253,6 +263,23 @@ fn show_door(house: &Arc<House>) {
     let refused = move || load::Limit::ALL.iter().map(|limit| (limit.name(), load.refused(*limit))).collect();
     let help = "Requests refused because too much was under way, by the limit that said so";
     show("overload_refusals", help, Kind::Counter, "limit", Box::new(refused));
+    let ledger = Arc::clone(&house.ledger);
+    let active = move || vec![("", ledger.active() as u64)];
+    show("bans_active", "Clients and user names that are banned", Kind::Gauge, "", Box::new(active));
+    let ledger = Arc::clone(&house.ledger);
+    house.observe.show_named(Named {
+        name: "bans_made",
+        help: "Bans that were made, by the jail that did",
+        label: "jail",
+        read: Box::new(move || ledger.made()),
+    });
+    let ledger = Arc::clone(&house.ledger);
+    let pushed_out = move || vec![("bans", ledger.pushed_out().0), ("failures", ledger.pushed_out().1)];
+    let help = "What was forgotten too early because there was too much of it; see `bans.memory`";
+    show("bans_pushed_out", help, Kind::Counter, "what", Box::new(pushed_out));
+    let tarpit = Arc::clone(&house.tarpit);
+    let held = move || vec![("", tarpit.held() as u64)];
+    show("tarpit_held", "Banned clients whose answer is late on purpose", Kind::Gauge, "", Box::new(held));
     let load = Arc::clone(&house.load);
     let under_way = move || vec![("", load.under_way() as u64)];
     let help = "Requests that the origins were asked and that are not over";
@@ -301,8 +328,12 @@ fn take<T: Default>(slot: &Mutex<T>) -> T {
     std::mem::take(&mut *slot.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-fn terms(tls: &tls::Policy, generation: &Arc<Generation>) -> Result<Vec<Arc<ArcSwap<Terms>>>, rustls::Error> {
-    let terms = |listener| Ok(Arc::new(ArcSwap::from_pointee(terms_of(tls, generation, listener)?)));
+fn terms(
+    tls: &tls::Policy,
+    generation: &Arc<Generation>,
+    ledger: &Arc<Ledger>,
+) -> Result<Vec<Arc<ArcSwap<Terms>>>, rustls::Error> {
+    let terms = |listener| Ok(Arc::new(ArcSwap::from_pointee(terms_of(tls, generation, ledger, listener)?)));
     generation.listeners.iter().map(terms).collect()
 }
 
@@ -310,6 +341,7 @@ fn terms(tls: &tls::Policy, generation: &Arc<Generation>) -> Result<Vec<Arc<ArcS
 fn terms_of(
     tls: &tls::Policy,
     generation: &Arc<Generation>,
+    ledger: &Arc<Ledger>,
     listener: &Listener,
 ) -> Result<Terms, rustls::Error> {
     let store = listener.store.clone();
@@ -318,6 +350,7 @@ fn terms_of(
         tls: store.map(|store| tls.server_config(store)).transpose()?,
         client: generation.client.clone(),
         sources: generation.firewall.sources(listener.settings.address.port()),
+        barred: Some(Barred::new(ledger, &generation.bans, generation.outside.rules.modes.ban)),
     })
 }
 
@@ -344,7 +377,10 @@ impl House {
         }
         generation.register(&self.observe);
         let generation = Arc::new(generation);
-        let fresh = generation.listeners.iter().map(|listener| terms_of(&self.tls, &generation, listener));
+        let fresh = generation
+            .listeners
+            .iter()
+            .map(|listener| terms_of(&self.tls, &generation, &self.ledger, listener));
         let fresh: Vec<Terms> = fresh.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
         // The last step that can fail: from here on everything is swapped.
         self.observe.apply(&generation.log).map_err(|error| log_failed(&generation, &error))?;
@@ -361,6 +397,7 @@ impl House {
     /// Says which generation is in force.
     fn announce(&self, generation: &Generation) {
         self.observe.generation(&generation.id, clock::wall());
+        self.ledger.learn(generation.sites.iter().map(|site| &*site.name));
         let stores = generation.listeners.iter().filter_map(|listener| listener.store.as_ref());
         self.observe.certificates(stores.flat_map(|store| store.certificates()).map(|certificate| {
             let name = certificate.facts.names.first().map_or("unnamed", |name| &**name);
@@ -404,6 +441,20 @@ impl Worker {
     #[must_use]
     pub fn ledger(&self) -> &Arc<Ledger> {
         &self.house.ledger
+    }
+
+    /// Banned clients whose answer is late on purpose.
+    #[must_use]
+    pub fn tarpit(&self) -> &Tarpit {
+        &self.house.tarpit
+    }
+
+    /// What is remembered of clients, at the time when this request came.
+    #[must_use]
+    pub fn memory(&self, record: &Record) -> Memory<'_> {
+        let (wall, instant) = record.arrived();
+        let House { ledger, meters, .. } = &*self.house;
+        Memory { ledger, meters, now: wall.into(), instant }
     }
 
     /// The generation slot.

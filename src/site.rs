@@ -6,6 +6,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::bans;
 use crate::config::complaint::Place;
 use crate::config::rules::{FIRST_BYTE, Rules};
 use crate::config::section::{Fault, FromText};
@@ -23,6 +24,8 @@ pub struct Site {
     pub name: Box<str>,
     /// Its number among the sites of its generation.
     pub index: usize,
+    /// Its number in the ledger of bans: the same after a reload.
+    pub id: bans::SiteId,
     /// Its number in the metrics; given when the generation is put in force.
     pub meter: SiteId,
     /// The origin.

@@ -12,6 +12,8 @@ pub enum Step {
     Host,
     /// Who asks? The client's address, through trusted proxies only.
     Client,
+    /// Is the client locked out?
+    Ban,
     /// Does this listener serve, or redirect to https?
     Scheme,
     /// What is asked? The path, normalised once; from here only that one exists.
@@ -20,6 +22,8 @@ pub enum Step {
     Access,
     /// Is this something that nobody needs, or not everybody? Closed paths, the Install Tool, logins in a query.
     Closed,
+    /// Does the client ask too often?
+    Rate,
     /// May this method be used here?
     Method,
     /// May these fields go on, and is an upgrade allowed here?
@@ -32,14 +36,16 @@ pub enum Step {
 
 impl Step {
     /// Every step, in the order of the road.
-    pub const ALL: [Step; 11] = [
+    pub const ALL: [Step; 13] = [
         Step::Framing,
         Step::Host,
         Step::Client,
+        Step::Ban,
         Step::Scheme,
         Step::Path,
         Step::Access,
         Step::Closed,
+        Step::Rate,
         Step::Method,
         Step::Headers,
         Step::Size,
@@ -53,10 +59,12 @@ impl Step {
             Step::Framing => "framing",
             Step::Host => "host",
             Step::Client => "client",
+            Step::Ban => "ban",
             Step::Scheme => "scheme",
             Step::Path => "path",
             Step::Access => "access",
             Step::Closed => "closed",
+            Step::Rate => "rate",
             Step::Method => "method",
             Step::Headers => "headers",
             Step::Size => "size",
@@ -71,10 +79,12 @@ impl Step {
             Step::Framing => "is this one clear message?",
             Step::Host => "for which site is it?",
             Step::Client => "who asks?",
+            Step::Ban => "is the client locked out?",
             Step::Scheme => "does this listener serve, or redirect to https?",
             Step::Path => "what is asked for?",
             Step::Access => "may this address see it, now?",
             Step::Closed => "is this closed, to all or to this client?",
+            Step::Rate => "does the client ask too often?",
             Step::Method => "may this method be used here?",
             Step::Headers => "may these fields and this upgrade go on?",
             Step::Size => "is the body within its limit?",

@@ -86,10 +86,10 @@ impl Default for Jail {
     fn default() -> Self {
         Self {
             name: Arc::from("login"),
-            find_time: Duration::from_secs(600),
+            find_time: Duration::from_mins(10),
             max_retry: 4,
-            ban_time: Duration::from_secs(600),
-            longest: Duration::from_secs(86_400),
+            ban_time: Duration::from_mins(10),
+            longest: Duration::from_hours(24),
             action: Action::Refuse,
             reach: Reach::Site,
             user_retry: None,

@@ -3,12 +3,12 @@
 //! Wall-clock milliseconds, because it outlives the process: a store writes what [`Ledger::changes`] tells, and brings
 //! back what it knows, and what other replicas found out, through [`Ledger::apply`].
 
-use std::collections::VecDeque;
 use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use super::grants::Grants;
 use super::jail::{Action, Jail, Reach};
 use super::shelf::{Shelf, Worth};
-use super::{Ban, Culprit, SiteId, Subject, UserId, stable_hash};
+use super::{Ban, Culprit, SiteId, Subject, UserId, audit, stable_hash};
 use crate::client::key::Key;
 use crate::clock::Millis;
 
@@ -34,10 +34,10 @@ const FAILURES_KEPT: usize = 1024;
 const CHANGES_KEPT: usize = 16_384;
 
 /// A client that logged in is known for as long as TYPO3 keeps a backend session (`BE/sessionTimeout`, 28,800 s).
-const KNOWN_FOR: Duration = Duration::from_secs(28_800);
+const KNOWN_FOR: Duration = Duration::from_hours(8);
 
 /// What a level is worth when the jail that gave it is not at hand.
-const LEVEL_LASTS: Duration = Duration::from_secs(86_400);
+const LEVEL_LASTS: Duration = Duration::from_hours(24);
 
 /// How much a ledger keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +88,7 @@ pub enum Change {
         /// For which site; `None` for every one.
         site: Option<SiteId>,
         /// By which jail; `None` by any.
-        jail: Option<std::sync::Arc<str>>,
+        jail: Option<Arc<str>>,
     },
     /// A failure was counted that made no ban.
     ///
@@ -159,6 +159,10 @@ pub struct Ledger {
     hasher: RandomState,
     journal: Journal,
     grants: Grants,
+    /// What sites are called.
+    names: Mutex<HashMap<SiteId, Arc<str>>>,
+    /// How many bans each jail made. There are as many jails as the operator wrote.
+    made: Mutex<BTreeMap<Arc<str>, u64>>,
 }
 
 /// What is to be told to the store.
@@ -255,6 +259,8 @@ impl Ledger {
             hasher: RandomState::new(),
             journal: Journal::default(),
             grants: Grants::default(),
+            names: Mutex::default(),
+            made: Mutex::default(),
         }
     }
 
@@ -273,12 +279,24 @@ impl Ledger {
     /// Of the bans of `subject` that hold and that `counts`, the one that lasts longest.
     #[must_use]
     pub fn find(&self, subject: Subject, now: Millis, counts: impl Fn(&Ban) -> bool) -> Option<Ban> {
+        self.strongest(subject, now, counts, |ban| ban.until)
+    }
+
+    /// Of the bans of `subject` that hold and that `counts`, the one that is strongest.
+    #[must_use]
+    pub fn strongest<S: Ord>(
+        &self,
+        subject: Subject,
+        now: Millis,
+        counts: impl Fn(&Ban) -> bool,
+        strength: impl Fn(&Ban) -> S,
+    ) -> Option<Ban> {
         if self.is_empty() {
             return None;
         }
         let shard = self.shard(&subject)?;
         let held = shard.bans.get(&subject)?;
-        held.0.iter().filter(|ban| ban.holds(now) && counts(ban)).max_by_key(|ban| ban.until).cloned()
+        held.0.iter().filter(|ban| ban.holds(now) && counts(ban)).max_by_key(|ban| strength(ban)).cloned()
     }
 
     /// Whether nobody is banned at all.
@@ -338,7 +356,7 @@ impl Ledger {
             self.hold(&mut shard, ban.clone(), now);
             ban
         };
-        self.journal.note(|| Change::Banned(ban.clone()));
+        self.tell(&ban);
         Some(ban)
     }
 
@@ -412,8 +430,8 @@ impl Ledger {
 
     /// Puts a ban in force; one by the same jail for the same site gives way, whichever lasts longer.
     pub fn add(&self, ban: Ban, now: Millis) {
-        self.put(ban.clone(), now);
-        self.journal.note(|| Change::Banned(ban));
+        self.tell(&ban);
+        self.put(ban, now);
     }
 
     fn put(&self, ban: Ban, now: Millis) {
@@ -448,6 +466,9 @@ impl Ledger {
     pub fn remove(&self, subject: Subject, site: Option<SiteId>, jail: Option<&str>) -> Vec<Ban> {
         let lifted = self.lift(subject, site, jail);
         self.journal.note(|| Change::Lifted { subject, site, jail: jail.map(Into::into) });
+        for ban in &lifted {
+            audit::lifted(ban, self.name_of(ban.site).as_deref());
+        }
         lifted
     }
 
@@ -493,6 +514,7 @@ impl Ledger {
     pub fn flush(&self) -> usize {
         let flushed = self.clear();
         self.journal.note(|| Change::Flushed);
+        audit::flushed(flushed);
         flushed
     }
 
@@ -529,6 +551,30 @@ impl Ledger {
         self.shards.iter().map(lock).fold((0, 0), |(bans, failures), shard| {
             (bans + shard.bans.pushed_out(), failures + shard.tracks.pushed_out())
         })
+    }
+
+    /// A ban was made here.
+    fn tell(&self, ban: &Ban) {
+        *lock(&self.made).entry(ban.jail.clone()).or_default() += 1;
+        self.journal.note(|| Change::Banned(ban.clone()));
+        audit::made(ban, self.name_of(ban.site).as_deref());
+    }
+
+    /// How many bans each jail made since the process began.
+    #[must_use]
+    pub fn made(&self) -> Vec<(Arc<str>, u64)> {
+        lock(&self.made).iter().map(|(jail, count)| (jail.clone(), *count)).collect()
+    }
+
+    /// What the sites of a configuration are called.
+    pub fn learn<'n>(&self, names: impl Iterator<Item = &'n str>) {
+        *lock(&self.names) = names.map(|name| (SiteId::of(name), name.into())).collect();
+    }
+
+    /// The name of the site that a ban is for, if it is one that the configuration knows.
+    #[must_use]
+    pub fn name_of(&self, site: Option<SiteId>) -> Option<Arc<str>> {
+        lock(&self.names).get(&site?).cloned()
     }
 
     /// From now on [`Ledger::changes`] has something to say.

@@ -1,5 +1,9 @@
-use super::*;
+//! The ledger against a clock of its own: bans come, double, end, are told, and never grow without bound.
 
+use proptest::prelude::*;
+
+use super::*;
+use crate::bans::Action;
 use crate::client::key::Prefix;
 
 const SITE: SiteId = SiteId(1);
@@ -16,6 +20,11 @@ fn who(addr: &str) -> Culprit {
 
 fn strikes(ledger: &Ledger, jail: &Jail, who: &Culprit, times: &[u64]) -> Vec<bool> {
     times.iter().map(|at| ledger.strike(jail, who, Millis(*at)).is_some()).collect()
+}
+
+/// Fails until a ban is made.
+fn banned(ledger: &Ledger, jail: &Jail, who: &Culprit, now: Millis) -> Ban {
+    (0..100).find_map(|_| ledger.strike(jail, who, now)).unwrap()
 }
 
 #[test]
@@ -48,4 +57,231 @@ fn an_ipv6_network_is_one_client() {
     }
     assert!(ledger.banned(key("2001:db8::ffff"), SITE, Millis(5)).is_some());
     assert!(ledger.banned(key("2001:db8:0:1::1"), SITE, Millis(5)).is_none());
+}
+
+#[test]
+fn bans_double_up_to_the_longest_and_are_forgiven_with_time() {
+    let (ledger, jail, who) = (Ledger::default(), Jail::default(), who("192.0.2.1"));
+    let mut now = Millis(0);
+    for level in 0..12_u8 {
+        let ban = banned(&ledger, &jail, &who, now);
+        assert_eq!(ban.level, level);
+        let base = Duration::from_secs(600 << level).min(jail.longest);
+        let length = ban.left(now);
+        assert!(
+            length >= base * 7 / 8 && length <= (base * 9 / 8).min(jail.longest),
+            "{length:?} at {level}"
+        );
+        now = ban.until;
+    }
+    let later = now.plus(jail.longest * 5);
+    assert_eq!(banned(&ledger, &jail, &who, later).level, 7, "five days forgive five of twelve");
+}
+
+#[test]
+fn while_a_ban_holds_failures_do_not_count() {
+    let (ledger, jail, who) = (Ledger::default(), Jail::default(), who("192.0.2.1"));
+    let ban = banned(&ledger, &jail, &who, Millis(0));
+    assert!((1..50).all(|at| ledger.strike(&jail, &who, Millis(at)).is_none()));
+    assert_eq!(ledger.banned(who.client, SITE, Millis(60)), Some(ban));
+}
+
+#[test]
+fn a_success_forgets_failures_but_not_former_bans() {
+    let (ledger, jail, who) = (Ledger::default(), Jail::default(), who("192.0.2.1"));
+    let ban = banned(&ledger, &jail, &who, Millis(0));
+    for at in 0..9 {
+        let now = ban.until.plus(Duration::from_millis(at));
+        assert!(ledger.strike(&jail, &who, now).is_none());
+        ledger.forgive(&jail, &who, now);
+    }
+    assert_eq!(banned(&ledger, &jail, &who, ban.until).level, 1);
+}
+
+#[test]
+fn scope_everything_counts_and_bans_over_all_sites() {
+    let jail = Jail { reach: Reach::Everything, ..Jail::default() };
+    let (ledger, here) = (Ledger::default(), who("192.0.2.1"));
+    let there = Culprit { site: OTHER, ..here };
+    let made: Vec<bool> =
+        [here, there, here, there].iter().map(|who| ledger.strike(&jail, who, Millis(1)).is_some()).collect();
+    assert_eq!(made, [false, false, false, true]);
+    assert!(ledger.banned(here.client, SiteId(99), Millis(2)).is_some());
+}
+
+#[test]
+fn a_user_name_is_banned_softly_across_clients_and_sites_stay_apart() {
+    let (ledger, user) = (Ledger::default(), UserId(7));
+    let jail = Jail { user_retry: Some(10), ..Jail::default() };
+    for client in 0..10 {
+        let who = Culprit { user: Some(user), ..who(&format!("192.0.2.{client}")) };
+        ledger.strike(&jail, &who, Millis(client));
+        assert!(ledger.banned(who.client, SITE, Millis(20)).is_none(), "no client fails twice");
+    }
+    assert!(ledger.user_banned(user, SITE, Millis(20)).is_some());
+    assert!(ledger.user_banned(user, OTHER, Millis(20)).is_none());
+    assert!(ledger.user_banned(UserId(8), SITE, Millis(20)).is_none());
+}
+
+#[test]
+fn ignored_clients_are_not_banned() {
+    let (ledger, jail) = (Ledger::default(), Jail::default());
+    let who = Culprit { ignored: true, ..who("192.0.2.1") };
+    assert!((0..50).all(|at| ledger.strike(&jail, &who, Millis(at)).is_none()));
+    assert!(ledger.is_empty());
+}
+
+#[test]
+fn bans_are_listed_lifted_and_flushed() {
+    let (ledger, jail) = (Ledger::default(), Jail::default());
+    let subject = |addr| Subject::Client(key(addr));
+    for addr in ["192.0.2.1", "192.0.2.2", "192.0.2.3"] {
+        banned(&ledger, &jail, &who(addr), Millis(0));
+    }
+    let by_hand = Ban {
+        subject: subject("192.0.2.1"),
+        site: None,
+        jail: Ban::BY_HAND.into(),
+        since: Millis(0),
+        until: Millis(9 * MINUTE),
+        level: 0,
+        failures: 0,
+        action: Action::Drop,
+        why: "seen in the log".into(),
+    };
+    ledger.add(by_hand.clone(), Millis(0));
+    assert_eq!((ledger.list(Millis(1)).len(), ledger.active()), (4, 3));
+    assert_eq!(ledger.remove(subject("192.0.2.1"), None, Some("login")).len(), 1);
+    assert_eq!(ledger.banned(key("192.0.2.1"), OTHER, Millis(1)), Some(by_hand));
+    assert_eq!(ledger.remove(subject("192.0.2.1"), None, None).len(), 1);
+    assert!(ledger.remove(subject("192.0.2.1"), None, None).is_empty());
+    assert_eq!(
+        banned(&ledger, &jail, &who("192.0.2.1"), Millis(1)).level,
+        0,
+        "former bans are forgotten too"
+    );
+    assert_eq!((ledger.flush(), ledger.active(), ledger.list(Millis(1)).len()), (3, 0, 0));
+}
+
+#[test]
+fn what_is_told_makes_the_same_ledger_elsewhere() {
+    let (here, there, jail) = (Ledger::default(), Ledger::default(), Jail::default());
+    here.follow();
+    banned(&here, &jail, &who("192.0.2.1"), Millis(0));
+    banned(&here, &jail, &who("192.0.2.2"), Millis(0));
+    strikes(&here, &jail, &who("192.0.2.3"), &[1, 2, 3]);
+    strikes(&here, &jail, &who("192.0.2.4"), &[1, 2]);
+    here.forgive(&jail, &who("192.0.2.4"), Millis(3));
+    here.logged_in(key("192.0.2.5"), SITE, Millis(3));
+    here.remove(Subject::Client(key("192.0.2.2")), None, None);
+    for change in here.changes() {
+        there.apply(change, Millis(4));
+    }
+    let sorted = |ledger: &Ledger| {
+        let mut list = ledger.list(Millis(4));
+        list.sort_by_key(|ban| ban.subject);
+        list
+    };
+    assert_eq!(sorted(&here), sorted(&there));
+    assert!(
+        there.knows(key("192.0.2.5"), SITE, Millis(4)) && !there.knows(key("192.0.2.5"), OTHER, Millis(4))
+    );
+    assert!(
+        there.strike(&jail, &who("192.0.2.3"), Millis(5)).is_some(),
+        "the fourth failure, three of them there"
+    );
+    assert!(there.strike(&jail, &who("192.0.2.4"), Millis(5)).is_none());
+    there.follow();
+    assert!(there.changes().is_empty(), "what was applied is not told again");
+    let ban = there.list(Millis(5)).into_iter().find(|ban| ban.subject == Subject::Client(key("192.0.2.1")));
+    assert_eq!(banned(&there, &jail, &who("192.0.2.1"), ban.unwrap().until).level, 1);
+}
+
+#[test]
+fn changes_that_nobody_fetches_are_dropped_and_counted() {
+    let (ledger, jail) = (Ledger::default(), Jail { max_retry: 1000, ..Jail::default() });
+    strikes(&ledger, &jail, &who("192.0.2.1"), &[1]);
+    assert!(ledger.changes().is_empty(), "nobody follows yet");
+    ledger.follow();
+    for number in 0..u32::try_from(CHANGES_KEPT).unwrap() + 10 {
+        let client = std::net::Ipv4Addr::from_bits(number / 500).to_string();
+        ledger.strike(&jail, &who(&client), Millis(u64::from(number)));
+    }
+    assert_eq!((ledger.changes().len(), ledger.changes_lost()), (CHANGES_KEPT, 10));
+}
+
+#[test]
+fn a_login_is_known_for_eight_hours() {
+    let ledger = Ledger::default();
+    ledger.logged_in(key("192.0.2.1"), SITE, Millis(0));
+    let hours = |hours: u64| Millis(hours * 60 * MINUTE);
+    assert!(
+        ledger.knows(key("192.0.2.1"), SITE, hours(7)) && !ledger.knows(key("192.0.2.1"), SITE, hours(8))
+    );
+}
+
+#[test]
+fn a_small_ledger_stays_small_and_keeps_the_newest() {
+    let ledger = Ledger::new(Bounds { bans: 640, failures: 640, known: 640 });
+    let jail = Jail { max_retry: 1, ..Jail::default() };
+    for number in 0..20_000_u32 {
+        let addr = std::net::Ipv4Addr::from_bits(number).to_string();
+        assert!(ledger.strike(&jail, &who(&addr), Millis(u64::from(number))).is_some());
+        assert!(ledger.banned(key(&addr), SITE, Millis(u64::from(number))).is_some());
+        ledger.logged_in(key(&addr), SITE, Millis(u64::from(number)));
+    }
+    assert!(ledger.active() <= 640 && ledger.pushed_out().0 >= 19_000);
+    for _ in 0..64 {
+        ledger.sweep(Millis(40 * 24 * 60 * MINUTE));
+    }
+    assert_eq!(ledger.active(), 0, "and all of it ends");
+}
+
+#[test]
+fn nothing_is_lost_between_threads() {
+    let (ledger, jail) = (Ledger::default(), Jail { max_retry: 100, ..Jail::default() });
+    let made: usize = std::thread::scope(|scope| {
+        let strike =
+            || (0..100).filter(|_| ledger.strike(&jail, &who("192.0.2.1"), Millis(1)).is_some()).count();
+        let all: Vec<_> = (0..4).map(|_| scope.spawn(strike)).collect();
+        all.into_iter().map(|one| one.join().unwrap()).sum()
+    });
+    assert_eq!((made, ledger.active()), (1, 1));
+}
+
+proptest! {
+    /// Against a model that keeps every failure: a ban is made exactly when enough of them are in the window.
+    #[test]
+    fn a_ban_is_made_when_enough_failures_are_in_the_window(
+        steps in prop::collection::vec((0u64..200, 0u8..8), 0..80),
+        max_retry in 1u32..6, find_time in 100u64..600,
+    ) {
+        let find_time = Duration::from_millis(find_time);
+        let ban_time = Duration::from_millis(300);
+        let jail = Jail { max_retry, find_time, ban_time, longest: ban_time * 4, ..Jail::default() };
+        let (ledger, who) = (Ledger::default(), who("192.0.2.1"));
+        let (mut now, mut failures, mut until) = (Millis(0), Vec::<Millis>::new(), Millis(0));
+        for (step, what) in steps {
+            now = now.plus(Duration::from_millis(step));
+            if what == 0 {
+                ledger.forgive(&jail, &who, now);
+                failures.clear();
+                continue;
+            }
+            let ban = ledger.strike(&jail, &who, now);
+            if now < until {
+                prop_assert!(ban.is_none());
+                continue;
+            }
+            failures.retain(|at| now.since(*at) < find_time);
+            failures.push(now);
+            prop_assert_eq!(ban.is_some(), failures.len() >= max_retry as usize);
+            if let Some(ban) = ban {
+                prop_assert!(ban.until > now && ban.left(now) <= jail.longest);
+                until = ban.until;
+                failures.clear();
+            }
+            prop_assert_eq!(ledger.banned(who.client, SITE, now).is_some(), now < until);
+        }
+    }
 }

@@ -3,19 +3,30 @@
 //! The [`Ledger`] is the memory of it, shared by all workers. It knows neither modes nor rules: whether a ban is
 //! enforced is decided where it is met.
 
+mod audit;
+pub mod check;
 mod grants;
 pub mod jail;
 pub mod ledger;
+pub mod policy;
+pub mod rate;
 mod shelf;
+pub mod tarpit;
+pub mod watch;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use check::{Barred, Memory, Who, check};
 pub use jail::{Action, Jail, Reach};
 pub use ledger::{Bounds, Change, Ledger, Sentence, Tally};
+pub use policy::{Policy, Raw};
+pub use rate::Meters;
+pub use tarpit::Tarpit;
 
 use crate::client::key::Key;
+pub use crate::client::key::stable_hash;
 use crate::clock::Millis;
 
 /// A site as bans know it: a hash of its name, the same after every reload and in every replica.
@@ -109,16 +120,4 @@ impl Ban {
     pub fn covers(&self, site: SiteId) -> bool {
         self.site.is_none_or(|own| own == site)
     }
-}
-
-/// FNV-1a of 64 bits with a finish that spreads it (Murmur 3's): the same in every process and version, because it
-/// is stored and sent to replicas. Not keyed: nothing that a client chooses may be looked up by it alone.
-#[must_use]
-pub fn stable_hash(bytes: &[u8]) -> u64 {
-    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    let hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    let hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    hash ^ (hash >> 33)
 }

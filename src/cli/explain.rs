@@ -12,11 +12,13 @@ use clap::Args;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 
 use super::source::Source;
-use crate::bans::{Bounds, Ledger};
+use crate::bans::{Ledger, Memory, Meters};
+use crate::client::key::Key;
 use crate::client::{Client, Peer, TlsFacts, derive};
 use crate::clock;
 use crate::config::complaint::Place;
 use crate::config::rules;
+use crate::config::units::Draw;
 use crate::fields::Fields;
 use crate::gate::Witness;
 use crate::generation::Generation;
@@ -24,7 +26,7 @@ use crate::harden;
 use crate::harden::observatory::{self, Cors, Redirect, Scan, Scripts};
 use crate::head::Head;
 use crate::http1::request::{Decoder, RequestHead};
-use crate::pipeline::{self, Decision, Found, Moment};
+use crate::pipeline::{self, Decision, Found};
 use crate::refusal::{Reason, Refusal};
 use crate::site::{Route, Site};
 use crate::step::Step;
@@ -66,6 +68,7 @@ struct Story<'g> {
     hops: Vec<String>,
     /// The rules that hold so far, with the lines they were written in.
     written: rules::Raw,
+    draw: Draw,
 }
 
 impl Witness for Story<'_> {
@@ -99,6 +102,14 @@ impl Witness for Story<'_> {
         if let Some(root) = site.root() {
             self.written = root.rules.written.clone();
         }
+    }
+
+    fn found_key(&mut self, key: Key) {
+        self.draw = key.draw();
+    }
+
+    fn draw(&self) -> Draw {
+        self.draw
     }
 
     fn found_route(&mut self, route: &Route) {
@@ -230,12 +241,13 @@ fn tell(generation: &Generation, peer: &Peer, received: &RequestHead, now: Syste
         lines: Vec::new(),
         hops: Vec::new(),
         written: generation.outside.rules.written.clone(),
+        draw: Draw::NONE,
     };
     let mut found = Found::nothing(generation, peer);
-    // Nobody was seen to log in: what a stranger meets.
-    let ledger = Ledger::new(Bounds { bans: 0, failures: 0, known: 0 });
-    let moment = Moment { ledger: &ledger, now };
-    let decision = pipeline::decide(generation, peer, head, moment, &mut found, &mut story);
+    // Of a process that has just started; `ravelin bans list` asks the one that runs.
+    let (ledger, meters) = (Ledger::new(generation.bans.bounds), Meters::new(clock::now()));
+    let memory = Memory { ledger: &ledger, meters: &meters, now: now.into(), instant: clock::now() };
+    let decision = pipeline::decide(generation, &memory, peer, head, &mut found, &mut story);
     let status = match &decision {
         Ok(Decision::Forward(errand)) => {
             let members: Vec<&str> = errand.site.upstream.members().map(|(name, ..)| name).collect();

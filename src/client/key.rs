@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use crate::config::units::Draw;
+
 /// One client: an IPv4 address, or the IPv6 network that one household or server gets, in which it can change
 /// its address at will.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,11 +42,32 @@ impl Key {
         })
     }
 
+    /// Its number among a hundred: the same in every process, so that replicas agree.
+    #[must_use]
+    pub fn draw(self) -> Draw {
+        Draw::of(match self.0 {
+            IpAddr::V4(addr) => stable_hash(&addr.octets()),
+            IpAddr::V6(addr) => stable_hash(&addr.octets()),
+        })
+    }
+
     /// The address, or the first one of the network.
     #[must_use]
     pub fn addr(self) -> IpAddr {
         self.0
     }
+}
+
+/// FNV-1a of 64 bits with a finish that spreads it (Murmur 3's): the same in every process and version, because it
+/// is stored and sent to replicas. Not keyed: nothing that a client chooses may be looked up by it alone.
+#[must_use]
+pub fn stable_hash(bytes: &[u8]) -> u64 {
+    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    let hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    hash ^ (hash >> 33)
 }
 
 #[cfg(test)]

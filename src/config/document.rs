@@ -14,6 +14,7 @@ use super::section::{Placed, Reading, Section, Text};
 use super::site;
 use super::units::Size;
 use crate::admin;
+use crate::bans;
 use crate::client;
 use crate::clock;
 use crate::firewall;
@@ -76,6 +77,7 @@ struct Raw {
     limits: Limits,
     client: client::Raw,
     firewall: firewall::Raw,
+    bans: bans::Raw,
     log: observe::settings::Raw,
     admin: admin::settings::Raw,
     shutdown: Shutdown,
@@ -98,6 +100,7 @@ impl Raw {
             limits: Limits::read(root, reading),
             client: client::Raw::read(root, reading),
             firewall: firewall::Raw::read(root, reading),
+            bans: bans::Raw::read(root, reading),
             log: root
                 .section(reading, "log")
                 .map(|section| observe::settings::Raw::read(section, reading))
@@ -159,6 +162,7 @@ impl Raw {
             pace: self.limits.pace.compile(&mut reading.complaints),
             client: self.client.compile(&mut reading.complaints),
             firewall: self.firewall.compile(&ports, &mut reading.complaints),
+            bans: Arc::new(self.bans.compile(&mut reading.complaints)),
             hosts: HostTable::compile(hosts, &mut reading.complaints),
             sites,
             unknown_host: self.unknown_host.compile(&mut reading.complaints),

@@ -3,6 +3,7 @@
 use super::complaint::{Complaints, Place};
 use super::layer::{Layer, Level, Stack, Stacks};
 use super::section::{Placed, Reading, Section, Text};
+use crate::bans;
 use crate::guard::access;
 use crate::guard::host::HostPattern;
 use crate::harden::OriginAuthority;
@@ -72,8 +73,10 @@ impl Raw {
         let routes = common.stacks.routes(&self.preset, common.file, self.own.as_deref(), complaints);
         let origin = self.upstream.compile(&mut common.origins, complaints);
         let upstream = Upstream::new(&origin, common.limits, common.workers);
-        let name = self.hosts.first().map_or_else(|| "*".into(), |host| host.value.to_string().into());
+        let name: Box<str> =
+            self.hosts.first().map_or_else(|| "*".into(), |host| host.value.to_string().into());
         Site {
+            id: bans::SiteId::of(&name),
             name,
             index,
             meter: SiteId::OTHER,

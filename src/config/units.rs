@@ -45,12 +45,14 @@ fn measure(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 
 /// How a rule is applied. In `report` it never changes a byte, but is counted, logged and visible as
 /// `would_block`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mode {
     /// The rule is not looked at.
     Off,
     /// The rule is looked at, and what it would have refused is said, not done.
     Report,
+    /// The rule refuses so many of a hundred clients, and is only reported for the others.
+    Share(u8),
     /// The rule refuses.
     #[default]
     Enforce,
@@ -63,13 +65,49 @@ impl Mode {
         match self {
             Self::Off => "off",
             Self::Report => "report",
-            Self::Enforce => "enforce",
+            Self::Share(_) | Self::Enforce => "enforce",
         }
+    }
+
+    /// What it is for the client with this number.
+    #[must_use]
+    pub fn of(self, draw: Draw) -> Self {
+        match self {
+            Self::Share(percent) if draw.0 < percent => Self::Enforce,
+            Self::Share(_) => Self::Report,
+            plain => plain,
+        }
+    }
+}
+
+/// A number from 0 to 99 that a client keeps, so that a rule for a share of the clients is always for the same ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Draw(u8);
+
+impl Draw {
+    /// Of a client that nobody knows yet: rules for a share of the clients are only reported.
+    pub const NONE: Self = Self(u8::MAX);
+
+    /// The number of a client from a hash of it.
+    #[must_use]
+    pub fn of(hash: u64) -> Self {
+        Self(u8::try_from(hash % 100).unwrap_or(u8::MAX))
     }
 }
 
 impl FromText for Mode {
     fn from_text(text: &str) -> Result<Self, Fault> {
+        if let Some(share) = text.strip_prefix("enforce ") {
+            let percent = share.trim().strip_suffix('%').and_then(|number| number.trim().parse::<u8>().ok());
+            return match percent {
+                Some(100) => Ok(Self::Enforce),
+                Some(percent @ 1..100) => Ok(Self::Share(percent)),
+                _ => {
+                    let hint = "write `enforce 10%` for a tenth of the clients: a whole number from 1 to 100";
+                    Err(Fault::new(format!("`{text}` is not a mode"), hint))
+                }
+            };
+        }
         choice(text, &[("off", Self::Off), ("report", Self::Report), ("enforce", Self::Enforce)])
     }
 }
@@ -116,5 +154,23 @@ impl FromText for HeaderName {
             let message = format!("`{text}` is not a header name");
             Fault::new(message, "a name is letters, digits and `-`, without blank or colon")
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mode_may_be_for_a_share_of_the_clients() {
+        assert_eq!(Mode::from_text("enforce 10%"), Ok(Mode::Share(10)));
+        assert_eq!(Mode::from_text("enforce 100 %"), Ok(Mode::Enforce));
+        for wrong in ["enforce 0%", "enforce 101%", "enforce 10", "enforce -1%", "report 10%"] {
+            assert!(Mode::from_text(wrong).is_err(), "{wrong}");
+        }
+        let enforced = (0..1000).filter(|hash| Mode::Share(10).of(Draw::of(*hash)) == Mode::Enforce);
+        assert_eq!(enforced.count(), 100);
+        assert_eq!(Mode::Share(99).of(Draw::NONE), Mode::Report, "nobody knows yet for whom");
+        assert!(Mode::Off < Mode::Report && Mode::Report < Mode::Share(1) && Mode::Share(99) < Mode::Enforce);
     }
 }

@@ -20,6 +20,8 @@ pub struct Raw {
     deny: Written,
     install_tool: Written,
     login_query: Written,
+    ban: Written,
+    rate: Written,
 }
 
 type Written = Option<Placed<Text<Mode>>>;
@@ -47,6 +49,10 @@ pub struct Modes {
     pub install_tool: Mode,
     /// `login_status` in the query of a request that reads.
     pub login_query: Mode,
+    /// Clients that are locked out. Asked for before the path is known: at the top or in a site.
+    pub ban: Mode,
+    /// Clients that ask too often.
+    pub rate: Mode,
 }
 
 impl Raw {
@@ -65,6 +71,8 @@ impl Raw {
             deny: rules.get(reading, "deny"),
             install_tool: rules.get(reading, "install_tool"),
             login_query: rules.get(reading, "login_query"),
+            ban: rules.get(reading, "ban"),
+            rate: rules.get(reading, "rate"),
         };
         rules.finish(reading);
         raw
@@ -95,6 +103,8 @@ impl Raw {
             deny: lay(self.deny, specific.deny),
             install_tool: lay(self.install_tool, specific.install_tool),
             login_query: lay(self.login_query, specific.login_query),
+            ban: lay(self.ban, specific.ban),
+            rate: lay(self.rate, specific.rate),
             every: specific.every.or(self.every),
         }
     }
@@ -104,6 +114,8 @@ impl Raw {
     pub fn place(&self, step: Step) -> Option<&Place> {
         let own = match step {
             Step::Host => &self.host,
+            Step::Ban => &self.ban,
+            Step::Rate => &self.rate,
             Step::Path => &self.path,
             Step::Access => &self.access,
             Step::Method => &self.method,
@@ -140,6 +152,8 @@ impl Raw {
             deny: word(self.deny).unwrap_or(every),
             install_tool: word(self.install_tool).unwrap_or(every),
             login_query: word(self.login_query).unwrap_or(every),
+            ban: word(self.ban).unwrap_or(every),
+            rate: word(self.rate).unwrap_or(every),
         }
     }
 }

@@ -67,7 +67,8 @@ impl Condition {
     }
 }
 
-fn range(text: &str) -> Result<(u16, u16), String> {
+/// One element of a list of statuses: `404`, `5xx` or `400-499`.
+pub(crate) fn range(text: &str) -> Result<(u16, u16), String> {
     let wrong = || format!("`{text}` is not a status: write `404`, `5xx`, `400-499`, or several with commas");
     let code = |text: &str| {
         let number = text.trim().parse::<u16>().ok().filter(|n| (100..=599).contains(n));

@@ -11,6 +11,7 @@
 
 mod apply;
 mod condition;
+pub(crate) use condition::range as status_range;
 mod cookies;
 mod csp;
 mod describe;

@@ -41,6 +41,11 @@ pub fn refusal(refusal: &Refusal, reference: impl Display, head: &Head<'_>) -> R
     if refusal.reason == Reason::Overloaded {
         reply.fields.push(RETRY_AFTER, RETRY_SOON);
     }
+    if let Some(time) = refusal.retry_after {
+        // Rounded up: who comes back exactly then is let in.
+        let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+        reply.fields.push(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    }
     if let Some(allow) = &refusal.allow {
         reply.fields.push(ALLOW, allow.clone());
     }

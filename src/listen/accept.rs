@@ -86,6 +86,12 @@ where
         return keep_out(door, &tcp, addr);
     }
     let client = (!terms.client.trusts(addr.ip())).then(|| terms.client.key(addr.ip()));
+    if let (Some(barred), Some(client)) = (&terms.barred, client)
+        && barred.bars(addr.ip(), client, clock::millis())
+    {
+        socket::reset_on_close(&tcp);
+        return door.tally.event(Event::Banned);
+    }
     let now = clock::now();
     match door.census.enter(client, limits, now) {
         Ok(seat) => {

@@ -76,6 +76,9 @@ pub(super) async fn drive<C: Conversation>(
                 return Poll::Ready(Outcome::Done(result));
             }
             pulse.listen(cx);
+            if pulse.is_banished() {
+                return Poll::Ready(Outcome::Expired(Some(Event::Banned)));
+            }
             if pulse.is_judged() {
                 return Poll::Ready(Outcome::Expired(Some(Event::Flood)));
             }

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use super::census::{Census, Seat};
 use super::limits;
 use super::tally::Tally;
+use crate::bans::Barred;
 use crate::client;
 use crate::client::cidr::NetSet;
 use crate::client::key::Key;
@@ -39,6 +40,8 @@ pub struct Terms {
     pub client: client::Policy,
     /// Who may connect here; none if everybody may.
     pub sources: Option<Arc<NetSet>>,
+    /// Who is locked out of everything, before a byte is read.
+    pub barred: Option<Barred>,
 }
 
 /// What a connection holds while its socket is open.

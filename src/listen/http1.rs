@@ -297,7 +297,11 @@ where
             return State::Closing;
         };
         let Exchange { mut ticket, version, to_head, keep } = exchange;
-        let Reply { status, fields, body, close, tunnel } = reply;
+        if reply.silent {
+            (self.on_event)(Event::Banned);
+            return State::Closing;
+        }
+        let Reply { status, fields, body, close, tunnel, .. } = reply;
         let coding = coding(status, version, to_head, &body);
         let interim = self.wire.line().answer();
         let keep = keep && !close && coding != Coding::UntilClose && !self.must_part() && self.may_read_on();

@@ -13,7 +13,7 @@
 //! | malformed requests without end, many open streams | `max_concurrent_streams`, and [`Pulse::is_judged`] |
 //! | zero window, slow reading | `max_send_buf_size` per stream, stalled streams are reset here, stalled sockets by the pulse |
 
-use std::convert::Infallible;
+use std::fmt;
 use std::future::{Future, pending, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -105,11 +105,17 @@ pub(super) async fn serve<T, G, S, F>(
         // Boxed, because every future around it would hold it twice, and the task of a stream be 21 KB
         // that are copied to and fro.
         let answer = Box::pin(service(Request { head, upload }));
+        let pulse = Arc::clone(pulse);
         async move {
             ticket.opened().await;
-            let answer = answer.await.into_response();
+            let reply = answer.await;
+            if reply.silent {
+                pulse.banish();
+                return Err(Silence);
+            }
+            let answer = reply.into_response();
             ticket.answered();
-            Ok::<_, Infallible>(board(answer, ticket, to_head))
+            Ok(board(answer, ticket, to_head))
         }
     });
     let streams = Streams { pulse: Arc::clone(pulse), patience: limits.write_idle, tally: Arc::clone(tally) };
@@ -120,7 +126,7 @@ pub(super) async fn serve<T, G, S, F>(
         Outcome::Done(Ok(())) | Outcome::Killed | Outcome::Expired(None) => {}
         Outcome::Expired(Some(event)) => {
             tally.event(event);
-            if matches!(event, Event::Flood | Event::HeaderTimeout) {
+            if matches!(event, Event::Flood | Event::HeaderTimeout | Event::Banned) {
                 let _ = timeout(LAST_WORD, driven.calm()).await;
             }
         }
@@ -134,6 +140,18 @@ pub(super) async fn serve<T, G, S, F>(
         }
     }
 }
+
+/// The client gets no answer: its stream is reset, and the connection ends.
+#[derive(Debug)]
+struct Silence;
+
+impl fmt::Display for Silence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no answer on purpose")
+    }
+}
+
+impl std::error::Error for Silence {}
 
 impl<T: Read + Write + Unpin, S: HttpService<Incoming>> Driven<Overheard<T>, S> {
     /// Ends the connection, and says that it was too much (RFC 9113 sections 6.8 and 7: `ENHANCE_YOUR_CALM`). hyper

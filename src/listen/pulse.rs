@@ -73,6 +73,8 @@ pub(super) struct Pulse {
     /// Whether it is to make room for others, and whether its time for a request head is over.
     dismissed: AtomicBool,
     hurried: AtomicBool,
+    /// Whether it ends because the client is to get no answer.
+    banished: AtomicBool,
     /// Wakes the driver to look at the two.
     driver: AtomicWaker,
     /// What only HTTP/2 has.
@@ -148,6 +150,7 @@ impl Pulse {
             tunnel: AtomicBool::new(false),
             dismissed: AtomicBool::new(false),
             hurried: AtomicBool::new(false),
+            banished: AtomicBool::new(false),
             driver: AtomicWaker::new(),
             http2: http2.then(Box::default),
         })
@@ -281,6 +284,17 @@ impl Pulse {
         }
         let reads = self.head.load(Relaxed) && self.in_flight.load(Relaxed) == 0 && !self.shut.is_set();
         reads.then(|| self.since.get(self.start).unwrap_or(self.start))
+    }
+
+    /// The client gets no answer, and is heard no more (HTTP/2).
+    pub(super) fn banish(&self) {
+        self.banished.store(true, Relaxed);
+        self.driver.wake();
+    }
+
+    /// Whether it was told so.
+    pub(super) fn is_banished(&self) -> bool {
+        self.banished.load(Relaxed)
     }
 
     /// Asks the connection to make room for others: it ends once nothing is under way. False if it was asked.

@@ -19,6 +19,8 @@ pub enum Event {
     FullTotal,
     /// Closed at once: this client has `limits.connections_per_client` open.
     FullClient,
+    /// Closed at once, or without an answer: the client is banned.
+    Banned,
     /// Closed at once: memory is short.
     FullMemory,
     /// An idle connection was ended to make room: `limits.connections` were open, or files or memory ran short.
@@ -62,11 +64,12 @@ pub enum Event {
 
 impl Event {
     /// Every event, in the order of their numbers.
-    pub const ALL: [Event; 23] = [
+    pub const ALL: [Event; 24] = [
         Event::Accepted,
         Event::KeptOut,
         Event::FullTotal,
         Event::FullClient,
+        Event::Banned,
         Event::FullMemory,
         Event::MadeRoom,
         Event::ShedOpening,
@@ -96,6 +99,7 @@ impl Event {
             Event::KeptOut => "kept-out",
             Event::FullTotal => "full-total",
             Event::FullClient => "full-client",
+            Event::Banned => "banned",
             Event::FullMemory => "full-memory",
             Event::MadeRoom => "made-room",
             Event::ShedOpening => "shed-opening",

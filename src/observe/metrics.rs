@@ -22,6 +22,7 @@ pub(super) struct Book {
     pub(super) sites: SiteNames,
     pub(super) process: Process,
     pub(super) outside: Mutex<Vec<Outside>>,
+    pub(super) named: Mutex<Vec<Named>>,
 }
 
 /// A family of numbers that another room counts: connections at the door, handshakes, foreign
@@ -37,6 +38,24 @@ pub struct Outside {
     pub label: &'static str,
     /// Gives each number with its word for the label: words from tables in the code, never from clients.
     pub read: Box<dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync>,
+}
+
+/// A family of counters by names that the operator chose, such as those of jails.
+pub struct Named {
+    /// The name, without `ravelin_` and without `_total`.
+    pub name: &'static str,
+    /// What it counts, for people.
+    pub help: &'static str,
+    /// The label that tells the numbers apart.
+    pub label: &'static str,
+    /// Gives each number with its name: from the configuration, never from clients.
+    pub read: Box<dyn Fn() -> Vec<(Arc<str>, u64)> + Send + Sync>,
+}
+
+impl fmt::Debug for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Named").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 /// What a number does over time.

@@ -52,7 +52,7 @@ pub use worker::Seen;
 
 use access_log::AccessLog;
 use meters::{Meters, SiteNames};
-use metrics::{Book, Outside, Process};
+use metrics::{Book, Named, Outside, Process};
 use settings::Policy;
 
 /// How long the calling thread waits for the log to be written, opened anew or turned.
@@ -86,8 +86,13 @@ impl Observe {
         let meters = std::iter::once(&first).chain(others.iter()).map(Seen::meters).collect();
         let process = Process::default();
         process.started(wall);
-        let book =
-            Arc::new(Book { workers: meters, sites: SiteNames::new(), process, outside: Mutex::default() });
+        let book = Arc::new(Book {
+            workers: meters,
+            sites: SiteNames::new(),
+            process,
+            outside: Mutex::default(),
+            named: Mutex::default(),
+        });
         Ok(Self { log, book, first, others })
     }
 
@@ -122,6 +127,11 @@ impl Observe {
     /// Shows numbers that another room counts, from now on.
     pub fn show(&self, family: Outside) {
         self.book.outside.lock().unwrap_or_else(PoisonError::into_inner).push(family);
+    }
+
+    /// Adds a family of counters with names of the operator's choosing.
+    pub fn show_named(&self, family: Named) {
+        self.book.named.lock().unwrap_or_else(PoisonError::into_inner).push(family);
     }
 
     /// Follows a changed `[log]`.

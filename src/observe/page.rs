@@ -151,6 +151,11 @@ impl Page<'_, '_> {
                 self.family(family.name, family.help, kind, cells)?;
             }
         }
+        for family in self.book.named.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let numbers = (family.read)();
+            let cells = numbers.iter().map(|(word, value)| ([(family.label, &**word)], *value));
+            self.family(family.name, family.help, MetricType::Counter, cells)?;
+        }
         Ok(())
     }
 

@@ -20,6 +20,7 @@ use super::trace::{Parent, Traceparent};
 use super::worker::Seen;
 use crate::body::BodyError;
 use crate::clock;
+use crate::config::units::Draw;
 use crate::head::Head;
 use crate::http1::grade::Fault;
 use crate::load::Place;
@@ -140,6 +141,8 @@ pub struct Record {
     pub(super) fault: Option<Fault>,
     pub(super) refused: Option<Reason>,
     pub(super) detail: Span,
+    /// The jail of the ban that it made.
+    pub(super) ban: Span,
     pub(super) would_block: Vec<WouldBlock>,
     pub(super) upstream: Option<Upstream>,
     /// A try to log in, what came of it, and the user as the log may name him.
@@ -147,6 +150,7 @@ pub struct Record {
     pub(super) sent: u64,
     received: Option<Received>,
     pub(super) verb: Method,
+    pub(crate) draw: Draw,
     site: SiteId,
     complete: bool,
     broken: Option<Culprit>,
@@ -189,12 +193,14 @@ impl Record {
             fault: head.fault().filter(|fault| !fault.is_limit()),
             refused: None,
             detail: Span::NONE,
+            ban: Span::NONE,
             would_block: Vec::new(),
             upstream: None,
             login: None,
             sent: 0,
             received: None,
             verb: head.method().clone(),
+            draw: Draw::NONE,
             site: SiteId::OTHER,
             complete: false,
             broken: None,
@@ -242,6 +248,17 @@ impl Record {
         self.site_name = self.texts.keep(name.as_bytes());
     }
 
+    /// The number of its client among a hundred.
+    pub fn drawn(&mut self, draw: Draw) {
+        self.draw = draw;
+    }
+
+    /// When its head was complete: on the wall, and for durations.
+    #[must_use]
+    pub fn arrived(&self) -> (SystemTime, Instant) {
+        (self.wall, self.started)
+    }
+
     /// Which part of the site it is for.
     pub fn area(&mut self, area: &'static str) {
         self.area = area;
@@ -251,6 +268,11 @@ impl Record {
     pub fn refused(&mut self, refusal: &Refusal) {
         self.refused = Some(refusal.reason);
         self.detail = self.texts.keep(refusal.detail.as_bytes());
+    }
+
+    /// Its answer was the failure that made a ban, by this jail.
+    pub fn banned(&mut self, jail: &str) {
+        self.ban = self.texts.keep(jail.as_bytes());
     }
 
     /// A rule in report mode would have refused it.

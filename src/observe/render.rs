@@ -126,6 +126,7 @@ impl Object<'_> {
             self.word(quoted!("login_verdict"), verdict.name());
             self.text(quoted!("login_user"), user);
         }
+        self.text(quoted!("ban"), record.ban);
         if !record.would_block.is_empty() {
             self.would_block(&record.would_block);
         }

@@ -5,18 +5,20 @@ pub mod tally;
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::BytesMut;
 use http::{StatusCode, Uri};
 
-use crate::bans::Ledger;
+use crate::bans::{Ledger, Memory, Meters};
 use crate::client::{Peer, TlsFacts};
+use crate::clock::{self, Millis};
 use crate::config::rules;
 use crate::gate::Witness;
 use crate::generation::Generation;
 use crate::head::Head;
 use crate::http1::request::{Decoder, RequestHead};
-use crate::pipeline::{self, Found, Moment};
+use crate::pipeline::{self, Found};
 use crate::refusal::{Reason, Refusal};
 use crate::site::{Route, Site};
 use line::Entry;
@@ -42,6 +44,9 @@ pub struct Judge<'g> {
     host: Box<str>,
     /// What is remembered of the log so far.
     ledger: Ledger,
+    meters: Meters,
+    /// The time of this process that stands for 1970, of which all lines of the log are told.
+    start: Instant,
     /// The listener by which requests come: the first that speaks TLS, or the first.
     listener: usize,
 }
@@ -89,11 +94,14 @@ impl<'g> Judge<'g> {
         // `*.example.org` stands for any name below, and `*` for any at all.
         let first = first.strip_prefix('*').map_or(first.to_owned(), |rest| format!("www{rest}"));
         let listener = generation.listeners.iter().position(|listener| listener.store.is_some());
+        let start = clock::now();
         Self {
             generation,
             host: host.map_or(first, str::to_owned).into(),
             listener: listener.unwrap_or(0),
-            ledger: Ledger::default(),
+            ledger: Ledger::new(generation.bans.bounds),
+            meters: Meters::new(start),
+            start,
         }
     }
 
@@ -104,13 +112,26 @@ impl<'g> Judge<'g> {
         let Some(head) = self.decode(entry) else { return notes.blocks };
         let peer = self.peer(entry.client, entry.host.as_deref().unwrap_or(&self.host));
         let mut found = Found::nothing(self.generation, &peer);
-        let moment = Moment { ledger: &self.ledger, now: entry.at.into() };
-        let decided =
-            pipeline::decide(self.generation, &peer, Head::received(&head), moment, &mut found, &mut notes);
-        if let Err(refusal) = decided {
+        let memory = self.memory(entry);
+        let head = Head::received(&head);
+        let decided = pipeline::decide(self.generation, &memory, &peer, head, &mut found, &mut notes);
+        let refused = decided.err();
+        // What was answered then counts now, so that a jail bans whom it would have banned.
+        let status = refused.as_ref().map(Refusal::status).or(entry.status);
+        if let Some(status) = status {
+            let reason = refused.as_ref().map(|refusal| refusal.reason);
+            let _ = found.count(self.generation, &memory, &head, reason, status);
+        }
+        if let Some(refusal) = refused {
             notes.note(&refusal, false);
         }
         notes.blocks
+    }
+
+    fn memory(&self, entry: &Entry<'_>) -> Memory<'_> {
+        let now = Millis::from(SystemTime::from(entry.at));
+        let instant = self.start.checked_add(Duration::from_millis(now.0)).unwrap_or(self.start);
+        Memory { ledger: &self.ledger, meters: &self.meters, now, instant }
     }
 
     /// The head as the client may have sent it. A log keeps only a part of it, so that what the rules say about

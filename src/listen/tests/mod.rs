@@ -123,7 +123,13 @@ impl House {
         let notes = Arc::clone(&peers);
         let door = Door {
             listener: 7,
-            terms: Arc::new(ArcSwap::from_pointee(Terms { limits, tls, client, sources: None })),
+            terms: Arc::new(ArcSwap::from_pointee(Terms {
+                limits,
+                tls,
+                client,
+                sources: None,
+                barred: None,
+            })),
             census: Arc::clone(&census),
             tally: Arc::clone(&tally),
             drain: drain.watch(),

@@ -1,0 +1,117 @@
+//! Whether a client is locked out: the first thing that is asked once it is known.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::ledger::Ledger;
+use super::policy::Policy;
+use super::rate::{Asked, Meters, Rate};
+use super::{Ban, SiteId, Subject, UserId};
+use crate::client::key::Key;
+use crate::clock::Millis;
+use crate::config::units::Mode;
+use crate::gate::is_enforced;
+use crate::refusal::{Reason, Refusal};
+
+/// What is remembered of clients, and when it is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory<'a> {
+    /// Failures, bans, and who logged in.
+    pub ledger: &'a Ledger,
+    /// Where every client stands with the limits on how often it may ask.
+    pub meters: &'a Meters,
+    /// The time, for bans.
+    pub now: Millis,
+    /// The same, for limits.
+    pub instant: Instant,
+}
+
+/// Who asks, and which site.
+#[derive(Clone, Copy, Debug)]
+pub struct Who {
+    /// The address.
+    pub addr: IpAddr,
+    /// What it counts as.
+    pub client: Key,
+    /// The site.
+    pub site: SiteId,
+}
+
+/// The ban that this client meets here, if any, as a refusal and with the mode of its jail: of several, one that is
+/// enforced before others, and then the one that lasts longest.
+#[must_use]
+pub fn check(policy: &Policy, memory: &Memory<'_>, who: &Who) -> Option<(Mode, Refusal)> {
+    if memory.ledger.is_empty() || policy.ignores(who.addr) {
+        return None;
+    }
+    let subject = Subject::Client(who.client);
+    let strength = |ban: &Ban| (policy.mode_of(&ban.jail), ban.until);
+    let ban = memory.ledger.strongest(subject, memory.now, |ban| ban.covers(who.site), strength)?;
+    Some((policy.mode_of(&ban.jail), refusal(&ban, Reason::Banned, memory.now)))
+}
+
+/// What the door asks of a connection before a byte of it is read: whether its client is locked out of everything.
+#[derive(Clone, Debug)]
+pub struct Barred {
+    ledger: Arc<Ledger>,
+    policy: Arc<Policy>,
+    mode: Mode,
+}
+
+impl Barred {
+    /// By the bans of `ledger`, where `mode` is that of the rule at the top of the file.
+    #[must_use]
+    pub fn new(ledger: &Arc<Ledger>, policy: &Arc<Policy>, mode: Mode) -> Self {
+        Self { ledger: Arc::clone(ledger), policy: Arc::clone(policy), mode }
+    }
+
+    /// Whether this client gets no connection.
+    #[must_use]
+    pub fn bars(&self, addr: IpAddr, client: Key, now: Millis) -> bool {
+        if self.ledger.is_empty() || self.policy.ignores(addr) {
+            return false;
+        }
+        let bars = |ban: &Ban| {
+            ban.site.is_none() && is_enforced(client.draw(), self.mode.min(self.policy.mode_of(&ban.jail)))
+        };
+        self.ledger.find(Subject::Client(client), now, bars).is_some()
+    }
+}
+
+/// The refusal of an attempt to log in with a user name that is banned, if it is; with the mode of its jail.
+#[must_use]
+pub fn check_user(
+    policy: &Policy,
+    memory: &Memory<'_>,
+    user: UserId,
+    site: SiteId,
+) -> Option<(Mode, Refusal)> {
+    let ban = memory.ledger.user_banned(user, site, memory.now)?;
+    let refusal = refusal(&ban, Reason::LoginRateLimited, memory.now).said(super::Action::Refuse);
+    Some((policy.mode_of(&ban.jail), refusal))
+}
+
+fn refusal(ban: &Ban, reason: Reason, now: Millis) -> Refusal {
+    let left = ban.left(now);
+    let detail = format!(
+        "{} by jail `{}` ({}): {} failures, level {}, {} s left",
+        ban.subject,
+        ban.jail,
+        ban.why,
+        ban.failures,
+        ban.level,
+        left.as_secs()
+    );
+    Refusal::new(reason, detail).retry_after(left).said(ban.action)
+}
+
+impl Rate {
+    /// Whether a client asks too often by this limit.
+    ///
+    /// # Errors
+    /// When it does; the request then counts for nothing.
+    pub fn check(&self, memory: &Memory<'_>, client: Key, asked: &Asked<'_>) -> Result<(), Refusal> {
+        self.ask(memory.meters, client, asked, memory.instant).map_or(Ok(()), |wait| Err(self.refusal(wait)))
+    }
+}
