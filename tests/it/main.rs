@@ -12,6 +12,7 @@ mod harness;
 
 mod access;
 mod authority;
+mod bans;
 mod browser;
 mod config;
 mod conversation;
