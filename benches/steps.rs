@@ -13,9 +13,12 @@ use std::time::Duration;
 use bytes::BytesMut;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Request, StatusCode, Version};
-use ravelin::clock;
+use ravelin::bans::rate::{Gcra, Spell};
+use ravelin::bans::{self, Ban, Bounds, Culprit, Jail, Ledger, Memory, Meters, Subject, Who};
+use ravelin::client::key::{Key, Prefix};
+use ravelin::clock::{self, Millis};
 use ravelin::config::complaint::{Complaints, Place, Source};
-use ravelin::config::section::{Placed, Reading, Section};
+use ravelin::config::section::{FromText, Placed, Reading, Section};
 use ravelin::fields::Fields;
 use ravelin::guard::headers::UnderscoreHeaders;
 use ravelin::guard::host::{HostPattern, HostTable};
@@ -45,6 +48,7 @@ fn main() -> Outcome {
     decoding()?;
     framing_and_target()?;
     hosts()?;
+    lockout();
     paths();
     rewriting()?;
     answering();
@@ -112,6 +116,81 @@ fn framing_and_target() -> Outcome {
     let target = target::read(&head).map_err(|refusal| refusal.detail)?;
     time("host: the one authority", || host::authority(&head, &target).is_ok());
     Ok(())
+}
+
+/// The client with this number.
+fn client(number: u32) -> Key {
+    Key::new(IpAddr::V4(Ipv4Addr::from_bits(number)), Prefix::default())
+}
+
+/// Whether a client is banned must cost the same whether ten are or a million.
+fn lockout() {
+    let (site, jail, now) = (bans::SiteId::of("www.example.org"), Jail::default(), Millis(1_000_000));
+    let policy = bans::Policy::default();
+    let meters = Meters::new(clock::now());
+    for count in [0_u32, 10, 10_000, 1_000_000] {
+        if !is_wanted("bans:") {
+            break;
+        }
+        let ledger = Ledger::new(Bounds { bans: 2_000_000, failures: 2_000_000, known: 64 });
+        let before = resident();
+        for number in 0..count {
+            let ban = Ban {
+                subject: Subject::Client(client(number << 3)),
+                site: Some(site),
+                jail: Arc::clone(&jail.name),
+                since: now,
+                until: now.plus(Duration::from_hours(1)),
+                level: 0,
+                failures: 4,
+                action: jail.action,
+                why: Arc::clone(&jail.place),
+            };
+            ledger.apply(bans::Change::Banned(ban), now);
+        }
+        if count >= 10_000 {
+            let each = resident().saturating_sub(before) / u64::from(count);
+            println!("| bans: bytes for one ban and its level, {count} banned | {each} | – |");
+        }
+        let memory = Memory { ledger: &ledger, meters: &meters, now, instant: clock::now() };
+        let mut number = 0_u32;
+        let mut ask = |banned: u32| {
+            number = number.wrapping_add(7_919) % count.max(1_000);
+            let client = client((number << 3) + (1 - banned));
+            let who = Who { addr: client.addr(), client, site };
+            bans::check(&policy, &memory, &who).is_some()
+        };
+        time(&format!("bans: check a client that is not, {count} banned"), || ask(0));
+        if count > 0 {
+            time(&format!("bans: check one that is, with its refusal, {count} banned"), || ask(1));
+        }
+        let mut number = 0_u32;
+        let jail = Jail { max_retry: 1_000, find_time: Duration::from_millis(1), ..Jail::default() };
+        time(&format!("bans: count a failure, {count} banned"), || {
+            number = number.wrapping_add(7_919) % 100_000;
+            let who = Culprit { client: client((number << 3) + 1), site, user: None, ignored: false };
+            ledger.strike(&jail, &who, now).is_none()
+        });
+    }
+    let Ok(spell) = Spell::from_text("10/s") else { return };
+    let gcra = Gcra::new(spell, 20);
+    for count in [1_u32, 10_000, 1_000_000] {
+        let mut number = 0_u32;
+        time(&format!("rates: ask of one limit, {count} clients"), || {
+            number = number.wrapping_add(7_919) % count;
+            meters.ask(&gcra, (1_u64, site, client(number)), clock::now()).is_none()
+        });
+    }
+    let epoch = clock::now();
+    time("rates: the same without reading the clock", || {
+        meters.ask(&gcra, (1_u64, site, client(7)), epoch).is_none()
+    });
+}
+
+/// Bytes of this process that are in memory; 0 where the system does not say.
+fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096
 }
 
 /// From a host to its site must cost the same whether there are one or ten thousand.

@@ -196,3 +196,7 @@ impl Policy {
         watch.map_or(Mode::Enforce, |watch| watch.jail.mode)
     }
 }
+
+#[cfg(test)]
+#[path = "policy_test.rs"]
+mod tests;

@@ -21,10 +21,11 @@ use crate::guard::path::glob::Glob;
 use crate::refusal::{Reason, Refusal};
 use crate::site::Area;
 
-/// What no limit counts unless it says so: files that TYPO3's own rewrite rules never hand to PHP, whether they exist or
-/// not, and of which one page of the backend asks for hundreds at once.
-const STATIC: [&str; 6] =
-    ["/_assets/*", "/typo3temp/*", "/typo3conf/ext/*", "/typo3/sysext/*", "/fileadmin/*", "/uploads/*"];
+/// What no limit counts unless it says so: files, of which one page of the backend asks for hundreds at once. TYPO3's
+/// rewrite rules never hand the first three to PHP, whether they exist or not (`root-htaccess`, 11 to 14); of the last
+/// two, files that do not exist may reach it (`_assets` up to 13), as a 404 or a redirect of TYPO3.
+const STATIC: [&str; 5] =
+    ["/fileadmin/*", "/typo3temp/*", "/typo3conf/ext/*", "/_assets/*", "/typo3/sysext/*/Resources/Public/*"];
 
 /// The limit on attempts to log in, where none of this name is written: an office behind one address at nine o'clock
 /// stays below, and a guesser does not get far.
