@@ -27,8 +27,9 @@ const SHARDS: usize = 64;
 /// As many bans of one subject are kept, by different jails and for different sites; those that end first go.
 const BANS_OF_ONE: usize = 8;
 
-/// As many failures of one subject are kept in a jail, however many it takes to make a ban.
-const FAILURES_KEPT: usize = 1024;
+/// As many moments of failure of one subject are kept in a jail. Where it takes more failures than that to make a ban,
+/// those that are closest to one another count as one moment, the earlier one.
+const MOMENTS: usize = 16;
 
 /// As many changes wait for the store; then the oldest go.
 const CHANGES_KEPT: usize = 16_384;
@@ -53,8 +54,8 @@ pub struct Bounds {
 impl Bounds {
     /// What a banned subject takes, bytes: measured (`benches/README.md`), rounded up.
     const BAN: usize = 288;
-    /// What a subject with failures takes, bytes.
-    const FAILURE: usize = 192;
+    /// What a subject takes with as many moments of failure as are kept, bytes.
+    const FAILURE: usize = 432;
     /// What a known client takes, bytes.
     const KNOWN: usize = 96;
 
@@ -70,7 +71,7 @@ impl Bounds {
 }
 
 impl Default for Bounds {
-    /// 64 MiB: about 116,000 bans and as many who failed.
+    /// 64 MiB: about 116,000 bans, and 58,000 who failed.
     fn default() -> Self {
         Self::within(64 << 20)
     }
@@ -191,8 +192,8 @@ type TrackKey = (u64, Subject, Option<SiteId>);
 /// What a subject did in a jail.
 #[derive(Debug, Default)]
 struct Track {
-    /// When it failed, in order; none before the last ban.
-    failures: Vec<Millis>,
+    /// When it failed, in order, and how often; none before the last ban.
+    failures: Vec<(Millis, u32)>,
     /// The level of its next ban, if that came at `calm`.
     level: u8,
     /// When its last ban ended.
@@ -210,7 +211,7 @@ impl Worth for Held {
 impl Worth for Track {
     /// Former bans weigh more than failures, many failures more than few, and fresh ones more than old ones.
     fn worth(&self, now: Millis) -> Option<u64> {
-        let many = u64::try_from(self.failures.len().min(255)).unwrap_or(255);
+        let many = u64::from(self.count().min(255));
         (now < self.over)
             .then_some(u64::from(self.level) << 56 | many << 48 | (self.over.0 & ((1 << 48) - 1)))
     }
@@ -230,15 +231,33 @@ impl Track {
     }
 
     fn fail(&mut self, now: Millis, find_time: Duration) -> u32 {
-        let from = self.failures.partition_point(|at| now.since(*at) >= find_time);
+        let from = self.failures.partition_point(|(at, _)| now.since(*at) >= find_time);
         self.failures.drain(..from);
-        if self.failures.len() >= FAILURES_KEPT {
-            self.failures.remove(0);
+        if self.failures.len() >= MOMENTS {
+            self.merge();
         }
-        let at = self.failures.partition_point(|at| *at <= now);
-        self.failures.insert(at, now);
+        let at = self.failures.partition_point(|(at, _)| *at <= now);
+        self.failures.insert(at, (now, 1));
         self.over = self.over.max(now.plus(find_time));
-        u32::try_from(self.failures.len()).unwrap_or(u32::MAX)
+        self.count()
+    }
+
+    /// How many failures are kept.
+    fn count(&self) -> u32 {
+        self.failures.iter().fold(0, |sum, (_, count)| sum.saturating_add(*count))
+    }
+
+    /// Makes one moment of the two that are closest to each other.
+    fn merge(&mut self) {
+        let gaps = self.failures.windows(2).enumerate().filter_map(|(at, pair)| match pair {
+            [(first, _), (second, _)] => Some((second.since(*first), at)),
+            _ => None,
+        });
+        let Some((_, at)) = gaps.min() else { return };
+        let (_, count) = self.failures.remove(at + 1);
+        if let Some(earlier) = self.failures.get_mut(at) {
+            earlier.1 = earlier.1.saturating_add(count);
+        }
     }
 
     fn banned(&mut self, level: u8, until: Millis, longest: Duration) {
@@ -536,7 +555,8 @@ impl Ledger {
         for shard in &self.shards {
             let mut shard = lock(shard);
             let before = shard.bans.len();
-            let part = |len: usize| len / 16 + 16;
+            // Once round in a minute, in less than a millisecond for each hundred thousand.
+            let part = |len: usize| len / 64 + 8;
             let (bans, tracks, known) = (before, shard.tracks.len(), shard.known.len());
             shard.bans.sweep(now, part(bans));
             shard.tracks.sweep(now, part(tracks));

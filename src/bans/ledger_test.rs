@@ -211,6 +211,18 @@ fn changes_that_nobody_fetches_are_dropped_and_counted() {
 }
 
 #[test]
+fn many_failures_are_counted_in_a_few_moments() {
+    let jail = Jail { max_retry: 500, ..Jail::default() };
+    let (ledger, who) = (Ledger::default(), who("192.0.2.1"));
+    let times: Vec<u64> = (0..500).map(|i| i * 1_000).collect();
+    let made = strikes(&ledger, &jail, &who, &times);
+    assert_eq!(made.iter().position(|made| *made), Some(499));
+    let slow: Vec<u64> = (0..2_000).map(|i| 10_000_000 + i * 1_300).collect();
+    let calm = Jail { name: "calm".into(), ..jail };
+    assert!(!strikes(&ledger, &calm, &who, &slow).contains(&true), "461 in any ten minutes");
+}
+
+#[test]
 fn a_login_is_known_for_eight_hours() {
     let ledger = Ledger::default();
     ledger.logged_in(key("192.0.2.1"), SITE, Millis(0));
@@ -231,7 +243,7 @@ fn a_small_ledger_stays_small_and_keeps_the_newest() {
         ledger.logged_in(key(&addr), SITE, Millis(u64::from(number)));
     }
     assert!(ledger.active() <= 640 && ledger.pushed_out().0 >= 19_000);
-    for _ in 0..64 {
+    for _ in 0..80 {
         ledger.sweep(Millis(40 * 24 * 60 * MINUTE));
     }
     assert_eq!(ledger.active(), 0, "and all of it ends");
