@@ -61,6 +61,7 @@ impl Layer {
     pub fn check_paths(&self, complaints: &mut Complaints) {
         for (index, path) in self.paths.iter().enumerate() {
             path.rules.check_inside(complaints);
+            path.rules.check_path(complaints);
             let earlier = self.paths.iter().take(index).find(|p| p.pattern.value == path.pattern.value);
             if let Some(earlier) = earlier {
                 let message = format!(

@@ -114,6 +114,11 @@ impl Raw {
         self.modes.check_inside(complaints);
     }
 
+    /// Complains about rules that mean nothing for a path.
+    pub fn check_path(&self, complaints: &mut Complaints) {
+        self.modes.check_path(complaints);
+    }
+
     /// Which line decides each response header, for `ravelin explain`.
     #[must_use]
     pub fn decisions(&self) -> Vec<harden::Said> {

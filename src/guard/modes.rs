@@ -86,6 +86,14 @@ impl Raw {
         }
     }
 
+    /// Complains about `ban` in a path: it is asked for before the path is known.
+    pub fn check_path(&self, complaints: &mut Complaints) {
+        if let Some(ban) = &self.ban {
+            let hint = "move it to the `[rules]` of the site or of the file".to_owned();
+            complaints.warning(Some(&ban.place), "`rules.ban` has no effect for a path", Some(hint));
+        }
+    }
+
     /// This layer with a more specific one laid over it. A layer's `mode` speaks for every rule that the
     /// layer does not name: `mode = "report"` in a site reports all of them, whatever the file says.
     #[must_use]
@@ -138,7 +146,13 @@ impl Raw {
     }
 
     /// Enforced where nothing was written.
-    pub fn compile(self, _complaints: &mut Complaints) -> Modes {
+    pub fn compile(self, complaints: &mut Complaints) -> Modes {
+        if let Some(host) = self.host.as_ref().filter(|host| matches!(host.value.0, Mode::Share(_))) {
+            let hint =
+                "write `report` or `enforce`: the host is asked for before the client is known".to_owned();
+            let message = "`rules.host` for a share of the clients is only reported";
+            complaints.warning(Some(&host.place), message, Some(hint));
+        }
         let word = |written: Written| written.map(|placed| placed.value.0);
         let every = word(self.every).unwrap_or_default();
         Modes {
@@ -201,6 +215,17 @@ mod tests {
         let mut complaints = Complaints::default();
         raw("[rules]\nhost = \"report\"").check_inside(&mut complaints);
         assert!(complaints.to_string().contains("has no effect inside of a site"), "{complaints}");
+    }
+
+    #[test]
+    fn rules_that_come_too_early_for_their_place_are_complained_about() {
+        let mut complaints = Complaints::default();
+        raw("[rules]\nban = \"report\"").check_path(&mut complaints);
+        assert!(complaints.to_string().contains("`rules.ban` has no effect for a path"), "{complaints}");
+        let mut complaints = Complaints::default();
+        raw("[rules]\nhost = \"enforce 10%\"").compile(&mut complaints);
+        assert!(complaints.to_string().contains("is only reported"), "{complaints}");
+        assert_eq!(modes(&["[rules]\nmode = \"enforce 10%\""]).ban, Mode::Share(10));
     }
 
     #[test]
