@@ -30,6 +30,7 @@ mod hop_by_hop;
 mod house;
 mod lifecycle;
 mod limits;
+mod logins;
 mod logs;
 mod malformed;
 mod origin;

@@ -19,6 +19,7 @@ pub(crate) mod proxy;
 pub(crate) mod raw_origin;
 pub(crate) mod recorder;
 pub(crate) mod reply;
+pub(crate) mod scripted;
 pub(crate) mod strict;
 pub(crate) mod waiting;
 pub(crate) mod wire;

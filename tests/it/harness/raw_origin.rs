@@ -150,7 +150,7 @@ fn answer(request: &[u8]) -> Vec<u8> {
 }
 
 /// Where the first request of `bytes` ends; none if it is not whole yet, or no end can be told.
-fn end_of_request(bytes: &[u8]) -> Option<usize> {
+pub(crate) fn end_of_request(bytes: &[u8]) -> Option<usize> {
     let head = find(bytes, b"\r\n\r\n")? + 4;
     let text = String::from_utf8_lossy(bytes.get(..head)?).to_ascii_lowercase();
     let value = |name: &str| text.split("\r\n").find_map(|line| line.strip_prefix(name)).map(str::trim);
