@@ -316,7 +316,7 @@ fn backend_cookies_stay_as_they_are_and_are_secured_once() {
     let failed = site
         .ask("/typo3/login")
         .cookie("__Secure-typo3nonce_ab=x")
-        .body("login_status=login&userident=no")
+        .body("login_status=login&__RequestToken=t&userident=no")
         .send();
     assert_eq!(failed.status(200).hardened().all("set-cookie").len(), 3, "{failed}");
     for cookie in failed.all("set-cookie") {
@@ -326,7 +326,8 @@ fn backend_cookies_stay_as_they_are_and_are_secured_once() {
             "{cookie}"
         );
     }
-    let right = site.ask("/typo3/login").body("login_status=login&userident=correct+horse").send();
+    let right =
+        site.ask("/typo3/login").body("login_status=login&__RequestToken=t&userident=correct+horse").send();
     let session = right.status(303).cookies("be_typo_user");
     assert!(session[0].to_ascii_lowercase().contains("samesite=strict"), "{right}");
     right.header_has("location", "/typo3/main?token=");

@@ -2,3 +2,6 @@
 
 mod corpus;
 mod replay;
+
+/// What has to be open for everybody so that every exchange reaches the origin; tables of a configuration.
+const OPEN: &str = "";

@@ -100,11 +100,13 @@ fn no_secret_is_ever_written_down() {
         .header("Authorization", &format!("Bearer {}", secrets[1]))
         .header("Proxy-Authorization", &format!("Basic {}", secrets[2]))
         .header("X-TYPO3-RequestToken", secrets[3])
-        .body(&format!("login_status=login&username=admin&userident={}", secrets[4]))
+        .body(&format!("login_status=login&__RequestToken=t&username=admin&userident={}", secrets[4]))
         .send()
         .status(200);
-    let reply =
-        site.ask("/typo3/login?with-session").body("login_status=login&userident=correct+horse").send();
+    let reply = site
+        .ask("/typo3/login?with-session")
+        .body("login_status=login&__RequestToken=t&userident=correct+horse")
+        .send();
     let session =
         reply.status(303).cookies("be_typo_user")[0].split(';').next().unwrap_or_default().to_owned();
     site.get(&format!("/typo3/main?token={}&seen=1", secrets[3]));

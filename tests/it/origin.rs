@@ -47,12 +47,15 @@ fn the_backend_sends_its_own_fields_by_line() {
 
 #[test]
 fn a_failed_login_is_200_and_a_right_one_303() {
-    let failed =
-        ask("/typo3/login").cookie("typo3nonce_ab=x").body("login_status=login&userident=wrong").send();
+    let failed = ask("/typo3/login")
+        .cookie("typo3nonce_ab=x")
+        .body("login_status=login&__RequestToken=t&userident=wrong")
+        .send();
     failed.status(200).shows("did not succeed");
     assert!(failed.cookies("be_typo_user")[0].contains("be_typo_user=deleted"), "{failed}");
     assert!(failed.cookies("typo3nonce_ab")[0].contains("=deleted"), "{failed}");
-    let right = ask("/typo3/login").body("login_status=login&userident=correct+horse").send();
+    let right =
+        ask("/typo3/login").body("login_status=login&__RequestToken=t&userident=correct+horse").send();
     right.status(303).header_has("location", "/typo3/main?token=");
     assert!(right.cookies("be_typo_user")[0].contains("be_typo_user=eyJ"), "{right}");
 }

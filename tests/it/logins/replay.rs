@@ -41,7 +41,7 @@ impl Stage {
         let origin = Scripted::start();
         let host = format!("v{line}.example.test");
         let site = proxy().site(&host, origin.url().as_str()).plain_serves();
-        let site = site.table("[client]\ntrusted_proxies = [\"127.0.0.0/8\"]").start();
+        let site = site.table("[client]\ntrusted_proxies = [\"127.0.0.0/8\"]").table(super::OPEN).start();
         let wire = site.wire();
         Self { site, origin, wire }
     }

@@ -10,7 +10,7 @@ require __DIR__ . '/lib/backend.php';
 require __DIR__ . '/lib/tools.php';
 
 $path = rawurldecode(parse_url('http://x' . $_SERVER['REQUEST_URI'], PHP_URL_PATH) ?: '/');
-$line = $_GET['line'] ?? $_SERVER['ORIGIN_LINE'] ?? $_SERVER['REDIRECT_ORIGIN_LINE'] ?? '13.4';
+$line = $_GET['line'] ?? $_SERVER['HTTP_X_ORIGIN_LINE'] ?? $_SERVER['ORIGIN_LINE'] ?? $_SERVER['REDIRECT_ORIGIN_LINE'] ?? '13.4';
 
 if (in_array($_SERVER['REQUEST_METHOD'], ['FOO'], true)) {
     answer(400, html('Bad Request', '<p>Unknown method</p>'));
@@ -19,5 +19,5 @@ if (in_array($_SERVER['REQUEST_METHOD'], ['FOO'], true)) {
 } elseif (isset($_GET['__typo3_install']) && (float)$line >= 14.0) {
     installTool();
 } else {
-    tool($path) || frontend($path);
+    tool($path) || visitor($path, $line) || frontend($path);
 }

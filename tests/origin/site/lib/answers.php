@@ -49,3 +49,32 @@ function frontend(string $path): void
         answer(404, html('Page not found', '<h1>Page not found</h1>'));
     }
 }
+
+/** Logins of visitors (felogin), and of HTTP Basic; false if it is neither. */
+function visitor(string $path, string $line): bool
+{
+    $body = parsedBody();
+    $modern = (float)$line >= 12.0;
+    $gone = 'Set-Cookie: fe_typo_user=deleted; expires=Sat, 22 Nov 2025 13:39:47 GMT; Max-Age=0; path=/;' . secure() . ' httponly; samesite=lax';
+    $fresh = 'Set-Cookie: fe_typo_user=' . bin2hex(random_bytes(32)) . '; path=/;' . secure() . ' httponly; samesite=lax';
+    if (($body['logintype'] ?? '') === 'login') {
+        $right = hasToken($body, $line) && ($body['pass'] ?? '') === 'correct horse';
+        $nonces = $modern && hasToken($body, $line) ? consumedNonces() : [];
+        match (true) {
+            ($body['user'] ?? '') === 'limited' => answer(403, html('Login Request Rate Limited', '<h1>Login Request Rate Limited</h1>')),
+            $right => answer(200, html('Login', '<h3>You are logged in</h3>'), [...FRONTEND, $fresh, ...$nonces]),
+            default => answer(200, html('Login', '<h3>Login failure</h3>'), [...FRONTEND, ...($modern ? [$gone] : []), ...$nonces]),
+        };
+    } elseif (($body['logintype'] ?? '') === 'logout') {
+        answer(200, html('Login', '<h3>You have logged out</h3>'), [...FRONTEND, $gone]);
+    } elseif ($path === '/contact' || $path === '/login') {
+        // A form takes a session when it is shown.
+        answer(200, html('Contact', '<form></form>'), [...FRONTEND, ...($_SERVER['REQUEST_METHOD'] === 'GET' ? [$fresh] : [])]);
+    } elseif ($path === '/basic') {
+        $right = ($_SERVER['PHP_AUTH_USER'] ?? '') === 'editor' && ($_SERVER['PHP_AUTH_PW'] ?? '') === 'correct horse';
+        answer($right ? 200 : 401, html('Staging', ''), $right ? [] : ['WWW-Authenticate: Basic realm="staging"']);
+    } else {
+        return false;
+    }
+    return true;
+}
