@@ -142,37 +142,39 @@ impl Form {
     }
 }
 
+/// Wants everything, and keeps it.
 #[cfg(test)]
-pub(super) mod tests {
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct All {
+    names: Vec<Vec<u8>>,
+    pub(super) pairs: Vec<(Vec<Vec<u8>>, Vec<u8>)>,
+}
+
+#[cfg(test)]
+impl Sink for All {
+    fn begin(&mut self) {
+        self.names.clear();
+    }
+
+    fn name(&mut self, name: &[u8]) {
+        self.names.push(name.to_vec());
+    }
+
+    fn wants(&self) -> bool {
+        true
+    }
+
+    fn value(&mut self, value: &[u8], _whole: bool) {
+        self.pairs.push((self.names.clone(), value.to_vec()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
     use proptest::prelude::*;
 
     use super::*;
     use crate::guard::php;
-
-    /// Wants everything, and keeps it.
-    #[derive(Debug, Default, PartialEq, Eq)]
-    pub(in crate::login) struct All {
-        names: Vec<Vec<u8>>,
-        pub(in crate::login) pairs: Vec<(Vec<Vec<u8>>, Vec<u8>)>,
-    }
-
-    impl Sink for All {
-        fn begin(&mut self) {
-            self.names.clear();
-        }
-
-        fn name(&mut self, name: &[u8]) {
-            self.names.push(name.to_vec());
-        }
-
-        fn wants(&self) -> bool {
-            true
-        }
-
-        fn value(&mut self, value: &[u8], _whole: bool) {
-            self.pairs.push((self.names.clone(), value.to_vec()));
-        }
-    }
 
     fn read<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> Vec<(Vec<u8>, Vec<u8>)> {
         let (mut form, mut all) = (Form::default(), All::default());

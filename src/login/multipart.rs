@@ -322,7 +322,7 @@ impl Name {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::form::tests::All;
+    use super::super::form::All;
     use super::*;
 
     const TYPE: &[u8] = b"multipart/form-data; boundary=----WebKitFormBoundaryX";

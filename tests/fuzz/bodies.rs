@@ -8,12 +8,13 @@ use bytes::BytesMut;
 pub(crate) type Body = fn(&[u8]);
 
 /// Every body with the name of its target, and how many times as dear as a decoder it is.
-pub(crate) const ALL: [(&str, Body, usize); 10] = [
+pub(crate) const ALL: [(&str, Body, usize); 11] = [
     ("chunked", chunked, 1),
     ("config", config, 10),
     ("first_bytes", first_bytes, 1),
     ("forwarded", forwarded, 1),
     ("host", host, 1),
+    ("login", login, 1),
     ("path", path, 1),
     ("request_head", request_head, 1),
     ("response_head", response_head, 1),
@@ -248,4 +249,41 @@ pub(crate) fn traceparent(data: &[u8]) {
         assert!(data.windows(32).any(|window| window == onward.trace().as_bytes()), "the trace goes on");
         assert_ne!(parent.span(), onward.span(), "under a span of our own");
     }
+}
+
+/// Fields are found wherever a body is cut, a whole name or value is never longer than what is kept, and what an
+/// urlencoded body holds is what a query of the same bytes holds.
+pub(crate) fn login(data: &[u8]) {
+    use ravelin::login::fields::Fields;
+    use ravelin::login::form::{Form, VALUE_MAX};
+    use ravelin::login::multipart::Multipart;
+    let said = |fields: &Fields| {
+        let words = [fields.login_status(), fields.login_type(), fields.install_login(), fields.verify()];
+        let users = [fields.backend_user.clone(), fields.frontend_user.clone()];
+        assert!(users.iter().flatten().all(|user| user.len() <= VALUE_MAX));
+        (words, users)
+    };
+    let form = |size: usize| {
+        let (mut form, mut fields) = (Form::default(), Fields::default());
+        data.chunks(size).for_each(|piece| form.push(piece, &mut fields));
+        form.end(&mut fields);
+        said(&fields)
+    };
+    let multipart = |size: usize| {
+        let mut multipart = Multipart::new(b"multipart/form-data; boundary=--ab").expect("a boundary");
+        let mut fields = Fields::default();
+        data.chunks(size).for_each(|piece| multipart.push(piece, &mut fields));
+        multipart.end(&mut fields);
+        said(&fields)
+    };
+    let whole = data.len().max(1);
+    for size in [1, 3, 7] {
+        assert_eq!(form(size), form(whole), "urlencoded, in pieces of {size}");
+        assert_eq!(multipart(size), multipart(whole), "multipart, in pieces of {size}");
+    }
+    let mut query = Fields::default();
+    query.query(data);
+    assert_eq!(said(&query).0, form(whole).0, "a query, and a body");
+    let user = ravelin::login::basic::user(&[b"Basic ", data].concat());
+    assert!(user.is_some_and(|user| user.len() <= VALUE_MAX));
 }

@@ -10,7 +10,7 @@ use crate::harness::test_file;
 const ROUNDS: usize = 20_000;
 
 /// Well-formed and broken samples for all bodies: what one decoder accepts, another must survive.
-const SAMPLES: [&[u8]; 28] = [
+const SAMPLES: [&[u8]; 31] = [
     b"/a/./b/../c//d/%2e%2e/%41?x",
     b"/typo3/%6cogin;x=1/..;/",
     b"/%C3%A4/%zz/%2f%5c%00\\",
@@ -38,6 +38,9 @@ const SAMPLES: [&[u8]; 28] = [
     b"PHPSESSID=abc; Path=/; HttpOnly;secure ; SameSite = Lax",
     b"a=b;expires=Sun, 22 Nov 2037 13:39:47 GMT; Domain=.example.org;;=;Secure=1",
     b" __Host-x = \"y;z\" ;sameSITE",
+    b"login.status=login&%20user%6eame=j%2Edoe&install[action]=login&logintype=login&user=x&action=verify",
+    b"----ab\r\nContent-Disposition: form-data; name=\"login_status\"\r\n\r\nlogin\r\n----ab--\r\n",
+    b"x----ab\nC: y; na\r\nme='user\\name'\r\n\r\nj.doe\r\n----ab\r\nname=install[action]\n\nlogin",
     b"",
 ];
 

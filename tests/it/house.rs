@@ -95,6 +95,10 @@ fn decoders_stand_alone() {
         "http1/response.rs",
         "observe/trace.rs",
         "harden/set_cookie.rs",
+        "login/basic.rs",
+        "login/form.rs",
+        "login/multipart.rs",
+        "login/short.rs",
     ];
     let leaning: Vec<_> = sources()
         .into_iter()

@@ -2,6 +2,7 @@
 
 mod corpus;
 mod replay;
+mod wiring;
 
 /// What has to be open for everybody so that every exchange reaches the origin; tables of a configuration.
 const OPEN: &str = "";

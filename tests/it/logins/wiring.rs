@@ -1,0 +1,155 @@
+//! What an operator can set, and what the corpus cannot say: the application's own word, the rule about 401, HTTP/2,
+//! bodies without a length, and answers whose body tells.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use crate::harness::curl::Over;
+use crate::harness::log::text;
+use crate::harness::names::REQUEST_ID;
+use crate::harness::reply::Reply;
+use crate::harness::scripted::Scripted;
+use crate::harness::{HOST, Ravelin, apache, proxy};
+
+const FORM: &str = "login_status=login&username=editor&userident=wrong&__RequestToken=t";
+
+/// A Ravelin with this `[login]` before an origin that gives this answer.
+fn stage(login: &str, answer: &'static str) -> (Ravelin, Scripted) {
+    let origin = Scripted::start();
+    origin.answers(move |_| answer.replace('\n', "\r\n").into_bytes());
+    let site =
+        proxy().site(HOST, origin.url().as_str()).table(&format!("[login]\n{login}")).table(super::OPEN);
+    (site.plain_serves().start(), origin)
+}
+
+fn post(site: &Ravelin, path: &str, body: &str, fields: &[(&str, &str)]) -> Reply {
+    let mut ask = site.ask_over(Over::Plain, path).body(body);
+    for (name, value) in fields {
+        ask = ask.header(name, value);
+    }
+    ask.send()
+}
+
+/// What the log says of an exchange.
+fn said(site: &Ravelin, reply: &Reply) -> (String, String, String) {
+    let line: Value = site.logged_as(reply.header(REQUEST_ID).unwrap_or_default());
+    let word = |name| text(&line, name).to_owned();
+    (word("login"), word("login_verdict"), word("login_user"))
+}
+
+fn words(kind: &str, verdict: &str, user: &str) -> (String, String, String) {
+    (kind.to_owned(), verdict.to_owned(), user.to_owned())
+}
+
+#[test]
+fn the_application_has_the_last_word_and_nobody_else_hears_it() {
+    let answer = "HTTP/1.1 200 OK\nContent-Length: 2\nX-Login-Result: failure; kind=backend; user=j.+doe\n\
+                  Set-Cookie: be_typo_user=eyJnew\n\nok";
+    let (site, origin) = stage("signal_header = \"X-Login-Result\"\nuser_names = \"plain\"", answer);
+    // The cookie alone would be a success.
+    let reply =
+        post(&site, "/typo3/login", FORM, &[("X-Login-Result", "success"), ("X_Login.Result", "success")]);
+    reply.status(200).no_header("x-login-result");
+    assert_eq!(said(&site, &reply), words("backend", "failure", "j. doe"));
+    let request = String::from_utf8_lossy(&origin.last()).to_ascii_lowercase();
+    assert!(!request.contains("login-result") && !request.contains("login.result"), "{request}");
+    // Also where no try was seen.
+    let reply = site.ask_over(Over::Plain, "/").send();
+    assert_eq!(said(&site, &reply), words("backend", "failure", "j. doe"));
+}
+
+#[test]
+fn a_signal_is_no_signal_unless_the_operator_says_so() {
+    let (site, _origin) = stage("", "HTTP/1.1 200 OK\nContent-Length: 2\nX-Login-Result: failure\n\nok");
+    let reply = site.ask_over(Over::Plain, "/").send();
+    reply.header_once("x-login-result", "failure");
+    assert_eq!(said(&site, &reply), words("", "", ""));
+}
+
+#[test]
+fn user_names_are_hashed_unless_the_operator_says_otherwise() {
+    let answer = "HTTP/1.1 200 OK\nContent-Length: 0\nSet-Cookie: be_typo_user=deleted\n\n";
+    for (login, want) in
+        [("", "1553cc62ff246044"), ("user_names = \"plain\"", "editor"), ("user_names = \"off\"", "")]
+    {
+        let (site, _origin) = stage(login, answer);
+        let reply = post(&site, "/typo3/login", FORM, &[]);
+        assert_eq!(said(&site, &reply), words("backend", "failure", want), "{login}");
+        let audit = site.stderr();
+        let line = audit.lines().find(|line| line.contains("event=\"login\"")).unwrap_or_default();
+        assert!(
+            line.contains("verdict=\"failure\"") && line.contains(&format!("user=\"{want}\"")),
+            "{audit}"
+        );
+        assert!(!audit.contains("wrong") && !site.stdout().contains("wrong"), "the password is written down");
+    }
+}
+
+#[test]
+fn answers_401_count_by_the_rule() {
+    let bare = "HTTP/1.1 401 Unauthorized\nContent-Length: 0\n\n";
+    let redirect = "HTTP/1.1 401 Unauthorized\nContent-Length: 0\nLocation: /login\n\n";
+    let challenge = "HTTP/1.1 401 Unauthorized\nContent-Length: 0\nWWW-Authenticate: Bearer\n\n";
+    let bearer = [("Authorization", "Bearer x")];
+    for (rule, answer, fields, counts) in [
+        ("off", bare, &[][..], false),
+        ("qualified", bare, &[], true),
+        ("qualified", redirect, &[], false),
+        ("qualified", challenge, &[], false),
+        ("qualified", challenge, &bearer, true),
+        ("all", redirect, &[], true),
+    ] {
+        let (site, _origin) = stage(&format!("count_401 = \"{rule}\""), answer);
+        let reply = post(&site, "/api", "a=b", fields);
+        let want = if counts { words("unauthorized", "failure", "") } else { words("", "", "") };
+        assert_eq!(said(&site, &reply), want, "{rule}: {answer}");
+    }
+    let (site, _origin) = stage("count_401 = \"qualified\"", bare);
+    let poll = site.ask_over(Over::Plain, "/api").send();
+    assert_eq!(said(&site, &poll), words("", "", ""), "a GET without credentials");
+}
+
+#[test]
+fn another_entry_point_and_another_cookie() {
+    let answer = "HTTP/1.1 200 OK\nContent-Length: 0\nSet-Cookie: be_admin=deleted\n\n";
+    let (site, _origin) = stage("entry_point = \"/admin\"\ncookie = \"be_admin\"", answer);
+    assert_eq!(said(&site, &post(&site, "/admin/login", FORM, &[])).1, "failure");
+    assert_eq!(said(&site, &post(&site, "/typo3/login", FORM, &[])).1, "");
+    assert_eq!(said(&site, &post(&site, "/administration/login", FORM, &[])).1, "");
+}
+
+#[test]
+fn an_answer_that_is_coded_all_the_same_tells_by_its_length() {
+    let tool = "install[action]=login&install[password]=wrong";
+    for (length, verdict) in [(36, "success"), (241, "failure")] {
+        let origin = Scripted::start();
+        origin.answers(move |_| {
+            let mut answer = "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n".to_owned();
+            let _ = write!(answer, "Content-Length: {length}\r\n\r\n{}", "\u{1f}".repeat(length));
+            answer.into_bytes()
+        });
+        let site = proxy().site(HOST, origin.url().as_str()).table(super::OPEN).plain_serves().start();
+        let reply = post(&site, "/typo3/install.php", tool, &[("Accept-Encoding", "gzip")]);
+        assert_eq!(said(&site, &reply), words("install-tool", verdict, ""));
+        assert!(String::from_utf8_lossy(&origin.last()).contains("accept-encoding: identity"));
+        let page = site.ask_over(Over::Plain, "/typo3/install.php").header("Accept-Encoding", "gzip").send();
+        page.status(200);
+        assert!(
+            String::from_utf8_lossy(&origin.last()).contains("accept-encoding: gzip"),
+            "only tries are asked so"
+        );
+    }
+}
+
+#[test]
+fn bodies_of_http_2_and_without_a_length_are_read_too() {
+    let site = proxy().site(HOST, apache()).table(super::OPEN).start();
+    let padded = format!("pad={}&{FORM}", "x".repeat(100_000));
+    for over in [Over::H1, Over::H2] {
+        let reply = site.ask_over(over, "/typo3/login").cookie("typo3nonce_ab=x").body(&padded).send();
+        assert_eq!(said(&site, &reply), words("backend", "failure", "1553cc62ff246044"), "{over:?}");
+    }
+    let chunked = site.ask("/typo3/login").header("Transfer-Encoding", "chunked").body(FORM).send();
+    assert_eq!(said(&site, &chunked), words("backend", "failure", "1553cc62ff246044"));
+}
