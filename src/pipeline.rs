@@ -41,7 +41,6 @@ use crate::guard::{
 use crate::harden;
 use crate::head::Head;
 use crate::load::Mark;
-use crate::login::attempt::Place;
 use crate::login::{self, Asked, Conclusion, Outcome, Settlement, Tap, Window};
 use crate::observe::Record;
 use crate::redirect;
@@ -129,7 +128,7 @@ async fn serve<'g, 'r>(
             let place = worker.enter(generation, &errand.client)?;
             let upstream = &errand.site.upstream;
             let tap = errand.watch(&head, &upload);
-            let call = errand.call(generation, peer, head, upload, found.secure, tap.clone(), record)?;
+            let call = errand.call(generation, peer, head, (upload, tap.as_ref()), found.secure, record)?;
             let call = Call { client: place.client(), ..call };
             record.hold(place);
             let answer = upstream.send(worker.index, call).await;
@@ -137,7 +136,7 @@ async fn serve<'g, 'r>(
             record.origin(&facts.seen());
             let answer = answer?;
             let mut reply = Reply { tunnel: answer.tunnel, ..answer.reply };
-            errand.conclude(worker, generation, &head, tap, &mut reply, record);
+            errand.conclude(worker, generation, &head, tap.as_ref(), &mut reply, record);
             Ok(reply)
         }
     }
@@ -438,7 +437,7 @@ impl Errand<'_, '_> {
         worker: &Worker,
         generation: &Generation,
         head: &Head<'_>,
-        tap: Option<Tap>,
+        tap: Option<&Tap>,
         reply: &mut Reply,
         record: &mut Record,
     ) {
@@ -454,7 +453,7 @@ impl Errand<'_, '_> {
             let answer = (reply.status, &reply.fields);
             login::conclude(policy, watch, head, signal.as_deref(), answer, known)
         };
-        let conclusion = match &tap {
+        let conclusion = match tap {
             Some(tap) => tap.with(|watch| judge(Some(watch))),
             None => judge(None),
         };
@@ -487,9 +486,8 @@ impl Errand<'_, '_> {
         generation: &Generation,
         peer: &Peer,
         head: Head<'_>,
-        upload: Upload,
+        (upload, tap): (Upload, Option<&Tap>),
         secure: bool,
-        tap: Option<Tap>,
         record: &mut Record,
     ) -> Result<Call, Refusal> {
         let rules = &self.route.rules;
@@ -509,7 +507,7 @@ impl Errand<'_, '_> {
             websocket,
             underscores: rules.headers.underscores,
             trusted: self.client.trusted,
-            uncoded: tap.as_ref().is_some_and(|tap| tap.with(|watch| watch.place() == Place::InstallTool)),
+            uncoded: tap.is_some_and(|tap| tap.with(|watch| watch.may_open_tool())),
             reserved: rules.login.signal_header.as_ref(),
             framing,
         };
@@ -522,7 +520,7 @@ impl Errand<'_, '_> {
             Body::client(upload, Meter::new(generation.pace, limit), record.receiving())
         };
         let body = match tap {
-            Some(tap) => body.tapped(tap),
+            Some(tap) => body.tapped(tap.clone()),
             None => body,
         };
         Ok(Call {

@@ -94,8 +94,6 @@ pub struct Asked<'a> {
 /// Where a request goes, as far as logins are concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// The Install Tool, by its own file or by the parameter of TYPO3 14.
-    InstallTool,
     /// `/ajax/login`.
     Relogin,
     /// `/auth/mfa`.
@@ -118,6 +116,9 @@ pub enum Place {
 #[derive(Debug)]
 pub struct Watch {
     place: Place,
+    /// Whether the Install Tool may be meant, by its own file or by the parameter of TYPO3 14, which other lines
+    /// do not know: then it is a request like any other.
+    tool: bool,
     fields: Fields,
     body: Reader,
     seen: u64,
@@ -148,17 +149,19 @@ pub struct Attempt {
 #[must_use]
 pub fn watch(policy: &Policy, asked: &Asked<'_>) -> Option<Watch> {
     let basic = asked.authorization.filter(|_| policy.basic).and_then(basic::user);
+    let tool = takes_body(asked.method) && opens_tool(policy, asked.path, asked.query);
     let place =
         if takes_body(asked.method) { Place::of(policy, asked.path, asked.query) } else { Place::Elsewhere };
-    if place == Place::Elsewhere && basic.is_none() {
+    let anywhere = place != Place::Elsewhere || tool;
+    if !anywhere && basic.is_none() {
         return None;
     }
-    let (body, unreadable) = reader(place, asked);
+    let (body, unreadable) = if anywhere { reader(asked) } else { (Reader::Nothing, false) };
     let mut fields = Fields::default();
-    if let (true, Some(query)) = (place != Place::Elsewhere, asked.query) {
+    if let (true, Some(query)) = (anywhere, asked.query) {
         fields.query(query.as_bytes());
     }
-    Some(Watch { place, fields, body, seen: 0, length: asked.length, ended: false, unreadable, basic })
+    Some(Watch { place, tool, fields, body, seen: 0, length: asked.length, ended: false, unreadable, basic })
 }
 
 /// Whether TYPO3 reads the body of such a request. It checks no password that stands in a query alone.
@@ -168,10 +171,7 @@ pub fn takes_body(method: &Method) -> bool {
 }
 
 /// How the application reads a body, and whether it may read it in another way that cannot be followed.
-fn reader(place: Place, asked: &Asked<'_>) -> (Reader, bool) {
-    if place == Place::Elsewhere {
-        return (Reader::Nothing, false);
-    }
+fn reader(asked: &Asked<'_>) -> (Reader, bool) {
     let form = || Reader::Form(Box::default());
     let kind = asked.content_type.unwrap_or_default();
     // TYPO3's `ServerRequestFactory` takes the bodies of other methods for urlencoded, whatever their type.
@@ -194,20 +194,24 @@ fn is_type(content_type: &[u8], want: &[u8]) -> bool {
     word.is_some_and(|word| word.eq_ignore_ascii_case(want))
 }
 
+/// Whether the Install Tool may answer: TYPO3 14 opens it on every path.
+fn opens_tool(policy: &Policy, path: &str, query: Option<&str>) -> bool {
+    let is_file = |rest: &str| rest == "/install.php" || rest.starts_with("/install.php/");
+    let asks =
+        |query: &str| php::pairs(query.as_bytes()).any(|(name, _)| php::base(&name) == b"__typo3_install");
+    policy.install_tool && (below(policy, path).is_some_and(is_file) || query.is_some_and(asks))
+}
+
+/// What of a path stands behind the entry point.
+fn below<'p>(policy: &Policy, path: &'p str) -> Option<&'p str> {
+    path.strip_prefix(&*policy.entry_point).filter(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 impl Place {
     /// Where this path and query lead.
     #[must_use]
     pub fn of(policy: &Policy, path: &str, query: Option<&str>) -> Self {
-        let below =
-            path.strip_prefix(&*policy.entry_point).filter(|rest| rest.is_empty() || rest.starts_with('/'));
-        let is_tool = |rest: &str| rest == "/install.php" || rest.starts_with("/install.php/");
-        let opens_tool = |query: &str| {
-            php::pairs(query.as_bytes()).any(|(name, _)| php::base(&name) == b"__typo3_install")
-        };
-        if policy.install_tool && (below.is_some_and(is_tool) || query.is_some_and(opens_tool)) {
-            return Self::InstallTool;
-        }
-        match below {
+        match below(policy, path) {
             Some(rest) if policy.backend => Self::of_route(rest, query),
             None if policy.frontend => Self::Frontend,
             _ => Self::Elsewhere,
@@ -243,10 +247,10 @@ impl Watch {
         !matches!(self.body, Reader::Nothing)
     }
 
-    /// Where it goes.
+    /// Whether the Install Tool may answer.
     #[must_use]
-    pub fn place(&self) -> Place {
-        self.place
+    pub fn may_open_tool(&self) -> bool {
+        self.tool
     }
 
     /// The next piece of the body.
@@ -271,8 +275,9 @@ impl Watch {
         through && !self.unreadable
     }
 
-    /// The try to log in that it is, by what came so far. Nothing is read afterwards.
-    pub fn attempt(&mut self) -> Option<Attempt> {
+    /// The tries to log in that it may be, by what came so far; nothing is read afterwards. One request can be
+    /// several: a wrong second factor that also says `login_status=login`, say. The answer tells which one it was.
+    pub fn attempts(&mut self) -> Vec<Attempt> {
         match std::mem::replace(&mut self.body, Reader::Nothing) {
             Reader::Nothing => {}
             // If the body goes on, its last parameter may not be whole: then the answer will say so.
@@ -280,29 +285,140 @@ impl Watch {
             Reader::Multipart(mut multipart) => multipart.end(&mut self.fields),
         }
         let fields = &self.fields;
-        let kind = match self.place {
-            Place::Elsewhere => return None,
-            Place::InstallTool => (fields.install_login() || self.unreadable).then_some(Kind::InstallTool)?,
-            Place::Frontend => fields.login_type().then_some(Kind::Frontend)?,
-            Place::Relogin if fields.login_status() => Kind::Relogin,
-            _ if fields.login_status() => Kind::Backend,
-            Place::Mfa => fields.verify().then_some(Kind::Mfa)?,
-            Place::Sudo => Kind::Sudo,
-            Place::PasswordReset => Kind::PasswordReset,
-            Place::Reaction => Kind::Reaction,
-            Place::Relogin | Place::Backend => self.unreadable.then_some(Kind::Backend)?,
+        let password = match self.place {
+            Place::Elsewhere => None,
+            Place::Frontend => fields.login_type().then_some((Kind::Frontend, &fields.frontend_user)),
+            _ if !fields.login_status() && !self.unreadable => None,
+            Place::Relogin => Some((Kind::Relogin, &fields.backend_user)),
+            _ => Some((Kind::Backend, &fields.backend_user)),
         };
-        let user = match kind {
-            Kind::Backend | Kind::Relogin => fields.backend_user.clone(),
-            Kind::Frontend => fields.frontend_user.clone(),
+        let route = match self.place {
+            Place::Mfa if fields.verify() || self.unreadable => Some(Kind::Mfa),
+            Place::Sudo => Some(Kind::Sudo),
+            Place::PasswordReset => Some(Kind::PasswordReset),
+            Place::Reaction => Some(Kind::Reaction),
             _ => None,
         };
-        Some(Attempt { kind, user: user.filter(|user| !user.is_empty()) })
+        let tool = self.tool && (fields.install_login() || self.unreadable);
+        let named = password.map(|(kind, user)| (kind, user.clone()));
+        let others = route.into_iter().chain(tool.then_some(Kind::InstallTool)).map(|kind| (kind, None));
+        let all = named.into_iter().chain(others);
+        all.map(|(kind, user)| Attempt { kind, user: user.filter(|user| !user.is_empty()) }).collect()
     }
 
     /// The user of HTTP Basic credentials, which ride on every request; empty if none was named.
     #[must_use]
     pub fn basic(&self) -> Option<&[u8]> {
         self.basic.as_deref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked<'a>(method: &'a Method, path: &'a str, query: Option<&'a str>) -> Asked<'a> {
+        let content_type = Some(&b"application/x-www-form-urlencoded"[..]);
+        Asked { method, path, query, content_type, odd: false, authorization: None, length: Some(100) }
+    }
+
+    fn kind(asked: &Asked<'_>, body: &[u8]) -> Option<Kind> {
+        let mut watch = watch(&Policy::typo3(), asked)?;
+        watch.push(body);
+        watch.attempts().first().map(|attempt| attempt.kind)
+    }
+
+    #[test]
+    fn an_answer_that_comes_early_is_judged_by_what_is_known() {
+        let mut watch = watch(&Policy::typo3(), &asked(&Method::POST, "/typo3/login", None)).unwrap();
+        watch.push(b"login_status=login&username=edi");
+        assert!(!watch.is_clear(), "the body is not through");
+        let attempt = watch.attempts().remove(0);
+        assert_eq!((attempt.kind, attempt.user.as_deref()), (Kind::Backend, Some(&b"edi"[..])));
+        watch.push(b"tor&userident=x");
+        assert_eq!(watch.attempts(), [attempt], "it stays that one");
+    }
+
+    #[test]
+    fn a_body_is_clear_when_all_of_it_was_seen() {
+        let known = asked(&Method::POST, "/typo3/login", None);
+        let mut by_length = watch(&Policy::typo3(), &Asked { length: Some(2), ..known }).unwrap();
+        assert!(!by_length.is_clear());
+        by_length.push(b"ab");
+        assert!(by_length.is_clear());
+        let mut by_end = watch(&Policy::typo3(), &Asked { length: None, ..known }).unwrap();
+        by_end.push(b"ab");
+        assert!(!by_end.is_clear());
+        by_end.end();
+        assert!(by_end.is_clear());
+        let odd = watch(&Policy::typo3(), &Asked { length: Some(0), odd: true, ..known }).unwrap();
+        assert!(!odd.is_clear());
+    }
+
+    #[test]
+    fn what_no_browser_writes_is_a_try_wherever_one_could_be() {
+        let long = format!("multipart/form-data; boundary={}", "b".repeat(2_000));
+        let overlong =
+            Asked { content_type: Some(long.as_bytes()), ..asked(&Method::POST, "/typo3/main", None) };
+        assert_eq!(kind(&overlong, b""), Some(Kind::Backend));
+        let coded = Asked { odd: true, ..asked(&Method::POST, "/typo3/login", None) };
+        assert_eq!(kind(&coded, b"\x1f\x8b"), Some(Kind::Backend));
+        assert_eq!(
+            kind(&Asked { path: "/contact", ..coded }, b"\x1f\x8b"),
+            None,
+            "visitors send all kinds of things"
+        );
+    }
+
+    #[test]
+    fn other_requests_are_not_looked_at() {
+        let policy = Policy::typo3();
+        assert!(watch(&policy, &asked(&Method::GET, "/typo3/login", Some("login_status=login"))).is_none());
+        assert!(watch(&policy, &asked(&Method::HEAD, "/typo3/login", None)).is_none());
+        assert!(watch(&Policy::default(), &asked(&Method::POST, "/typo3/login", None)).is_none());
+        let json = Asked { content_type: Some(b"application/json"), ..asked(&Method::POST, "/api", None) };
+        assert!(watch(&policy, &json).is_some_and(|watch| !watch.reads() && watch.is_clear()));
+    }
+
+    #[test]
+    fn places_are_told_apart() {
+        let policy = Policy::typo3();
+        let root = Policy { entry_point: "".into(), ..Policy::typo3() };
+        for (policy, path, query, want) in [
+            (&policy, "/typo3", None, Place::Backend),
+            (&policy, "/typo3/ajax/login", None, Place::Relogin),
+            (&policy, "/typo3/ajax/login/", None, Place::Relogin),
+            (&policy, "/typo3/index.php", Some("route=%2fauth%2fmfa&action=verify"), Place::Mfa),
+            (&policy, "/typo3/install.php", None, Place::Backend),
+            (&policy, "/typo3x", None, Place::Frontend),
+            (&root, "/auth/mfa", None, Place::Mfa),
+            (&root, "/reaction/1", None, Place::Reaction),
+        ] {
+            assert_eq!(Place::of(policy, path, query), want, "{path} {query:?}");
+        }
+        for (path, query, opens) in [
+            ("/typo3/install.php", None, true),
+            ("/typo3/install.php/x", None, true),
+            ("/typo3/main", Some("a=1&_.typo3[install"), true),
+            ("/any", Some("__TYPO3_INSTALL"), false),
+            ("/install.php", None, false),
+        ] {
+            assert_eq!(opens_tool(&policy, path, query), opens, "{path} {query:?}");
+        }
+    }
+
+    #[test]
+    fn one_request_can_be_several_tries() {
+        let every = |path, query, body: &[u8]| {
+            let mut watch = watch(&Policy::typo3(), &asked(&Method::POST, path, query)).unwrap();
+            watch.push(body);
+            watch.attempts().into_iter().map(|attempt| attempt.kind).collect::<Vec<_>>()
+        };
+        let login = b"login_status=login&install[action]=login";
+        assert_eq!(every("/typo3/auth/mfa", Some("action=verify"), login), [Kind::Backend, Kind::Mfa]);
+        assert_eq!(every("/typo3/ajax/sudo-mode/verify", None, login), [Kind::Backend, Kind::Sudo]);
+        assert_eq!(every("/typo3/login", Some("__typo3_install"), login), [Kind::Backend, Kind::InstallTool]);
+        let visitor = b"logintype=login&install[action]=login";
+        assert_eq!(every("/", Some("__typo3_install"), visitor), [Kind::Frontend, Kind::InstallTool]);
     }
 }

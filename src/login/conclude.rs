@@ -60,26 +60,32 @@ pub fn conclude(
     known: impl FnOnce() -> bool,
 ) -> Option<Conclusion> {
     let facts = Facts::of(policy, status.as_u16(), fields);
-    let (attempt, basic, clear) = match watch {
-        Some(watch) => (watch.attempt(), watch.basic().map(Box::from), watch.is_clear()),
-        None => (None, None, true),
+    let (attempts, basic, clear) = match watch {
+        Some(watch) => (watch.attempts(), watch.basic().map(Box::from), watch.is_clear()),
+        None => (Vec::new(), None, true),
     };
     // A failure outweighs: one exchange may try more than one thing.
-    let said = signal.unwrap_or_default().iter().filter_map(|value| signal::read(value, attempt.clone()));
+    let tried = || attempts.first().cloned();
+    let said = signal.unwrap_or_default().iter().filter_map(|value| signal::read(value, tried()));
     if let Some(outcome) = said.max_by_key(|outcome| outcome.verdict.counts()) {
         return Some(Conclusion::Now(outcome));
     }
     let mut outcome = None;
-    if let Some(attempt) = attempt {
+    if attempts.is_empty() && !clear {
+        let kind = verdict::without_body(&facts, fields, |name| sent(head, name));
+        let failed = |kind| Outcome { attempt: Attempt { kind, user: None }, verdict: Verdict::Failure };
+        outcome = kind.map(failed);
+    }
+    // Of what it may be, it is what the answer has a word for.
+    for attempt in attempts {
+        if outcome.as_ref().is_some_and(|outcome| outcome.verdict != Verdict::Neutral) {
+            break;
+        }
         if attempt.kind == Kind::InstallTool {
             return Some(install_tool(attempt, status, fields));
         }
         let verdict = verdict::judge(attempt.kind, &facts);
-        outcome = Some(Outcome { attempt, verdict });
-    } else if !clear && takes_body(head.method()) {
-        let kind = verdict::without_body(&facts, fields, |name| sent(head, name));
-        let failed = |kind| Outcome { attempt: Attempt { kind, user: None }, verdict: Verdict::Failure };
-        outcome = kind.map(failed);
+        outcome = outcome.filter(|_| verdict == Verdict::Neutral).or(Some(Outcome { attempt, verdict }));
     }
     let open = outcome.as_ref().is_none_or(|outcome| outcome.verdict == Verdict::Neutral);
     if open && facts.status == 401 {

@@ -417,8 +417,10 @@ mod tests {
             ),
             (
                 format!(
-                    "--{BOUNDARY}\r\nX: {}\nlogin\r\n{close}",
-                    format!("{:p<1$}", "name=login_status;", LINE_MAX - 3)
+                    "--{BOUNDARY}\r\nX: {:p<2$}\nlogin\r\n{1}",
+                    "name=login_status;",
+                    close,
+                    LINE_MAX - 3
                 ),
                 "an empty line behind a cut one",
             ),

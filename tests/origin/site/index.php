@@ -14,10 +14,10 @@ $line = $_GET['line'] ?? $_SERVER['HTTP_X_ORIGIN_LINE'] ?? $_SERVER['ORIGIN_LINE
 
 if (in_array($_SERVER['REQUEST_METHOD'], ['FOO'], true)) {
     answer(400, html('Bad Request', '<p>Unknown method</p>'));
-} elseif ($path === '/typo3' || str_starts_with($path, '/typo3/')) {
-    backend($path, $line);
 } elseif (isset($_GET['__typo3_install']) && (float)$line >= 14.0) {
     installTool();
+} elseif ($path === '/typo3' || str_starts_with($path, '/typo3/')) {
+    backend($path, $line);
 } else {
     tool($path) || visitor($path, $line) || frontend($path);
 }

@@ -30,12 +30,13 @@ function backend(string $path, string $line): void
     $attempt = $writes && ($body['login_status'] ?? $_GET['login_status'] ?? '') === 'login';
     $session = $_COOKIE['be_typo_user'] ?? '';
     $known = preg_match('/\b[0-9a-f]{32}\.[0-9a-f]{64}\b|\beyJ(?!gone|mfa)/', $session) === 1;
-    if ($attempt && !$known) {
+    // Whoever has yet to show the second factor has a session, too.
+    if ($attempt && !$known && !str_starts_with($session, 'eyJmfa')) {
         attempt($path, $line, $body);
         return;
     }
     match (true) {
-        $attempt => backendAnswer(303, '', $line, null, ['Location: /typo3/main?token=' . bin2hex(random_bytes(20))]),
+        $attempt && $known => backendAnswer(303, '', $line, null, ['Location: /typo3/main?token=' . bin2hex(random_bytes(20))]),
         in_array($path, ['/typo3/', '/typo3/login', '/typo3/index.php'], true) => loginPage($line, false, []),
         $path === '/typo3/ajax/login' => ajaxLogin($line, false, []),
         $path === '/typo3/ajax/login/timedout' => timedOut($line, $known, []),
