@@ -97,7 +97,7 @@ impl Body {
         if let Source::Client(body) = &mut self.source {
             body.tap(tap);
         } else {
-            tap.end();
+            tap.with(crate::login::Watch::end);
         }
         self
     }

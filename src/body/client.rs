@@ -40,18 +40,14 @@ impl ClientBody {
         match self.upload.poll_piece(cx) {
             Poll::Pending => self.wait(cx).map(|error| Some(Err(error))),
             Poll::Ready(None) => {
-                if let Some(tap) = &self.tap {
-                    tap.end();
-                }
-                Poll::Ready(None)
+                let over = self.tap.as_ref().map_or(Ok(()), Tap::end);
+                Poll::Ready(over.err().map(|refusal| Err(BodyError::Refused(refusal))))
             }
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(BodyError::Client(error)))),
             Poll::Ready(Some(Ok(data))) => {
                 self.received.add(data.len());
-                if let Some(tap) = &self.tap {
-                    tap.push(&data);
-                }
                 let counted = self.meter.came(data.len(), clock::now());
+                let counted = counted.and_then(|()| self.tap.as_ref().map_or(Ok(()), |tap| tap.push(&data)));
                 Poll::Ready(Some(counted.map(|()| data).map_err(BodyError::Refused)))
             }
         }

@@ -268,11 +268,16 @@ impl Watch {
         self.ended = true;
     }
 
+    /// Whether all of the body was seen.
+    #[must_use]
+    pub fn is_through(&self) -> bool {
+        self.ended || self.length.is_some_and(|length| self.seen >= length)
+    }
+
     /// Whether all of the body was seen, and read as the application reads it.
     #[must_use]
     pub fn is_clear(&self) -> bool {
-        let through = self.ended || self.length.is_some_and(|length| self.seen >= length) || !self.reads();
-        through && !self.unreadable
+        (self.is_through() || !self.reads()) && !self.unreadable
     }
 
     /// The tries to log in that it may be, by what came so far; nothing is read afterwards. One request can be

@@ -60,9 +60,10 @@ pub fn conclude(
     known: impl FnOnce() -> bool,
 ) -> Option<Conclusion> {
     let facts = Facts::of(policy, status.as_u16(), fields);
-    let (attempts, basic, clear) = match watch {
-        Some(watch) => (watch.attempts(), watch.basic().map(Box::from), watch.is_clear()),
-        None => (Vec::new(), None, true),
+    let (clear, attempts, basic) = match watch {
+        // Asked first: afterwards nothing is read any more.
+        Some(watch) => (watch.is_clear(), watch.attempts(), watch.basic().map(Box::from)),
+        None => (true, Vec::new(), None),
     };
     // A failure outweighs: one exchange may try more than one thing.
     let tried = || attempts.first().cloned();
@@ -152,4 +153,45 @@ fn install_tool(attempt: Attempt, status: StatusCode, fields: &Fields) -> Conclu
     let is_short = length.is_some_and(|length| length <= SHORT);
     let verdict = if is_short { Verdict::Success } else { Verdict::Failure };
     Conclusion::Now(Outcome { attempt, verdict })
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderValue, Version};
+
+    use super::super::attempt::watch;
+    use super::*;
+    use crate::guard::testing;
+
+    /// What is said of a POST of which so much came, answered like a wrong password of TYPO3 12.
+    fn said(body: &[u8], length: u64, nonce: &'static str) -> Option<Verdict> {
+        let form = ("content-type", "application/x-www-form-urlencoded");
+        let parts = testing::head("POST", "/typo3/login", Version::HTTP_11, &[form, ("cookie", nonce)]);
+        let head = Head::new(&parts);
+        let policy = Policy::typo3();
+        let mut watch = watch(&policy, &Asked::of(&head, "/typo3/login", None, Some(length))).unwrap();
+        watch.push(body);
+        let lines = ["be_typo_user=deleted; Max-Age=0", "typo3nonce_ab=deleted; Max-Age=0"];
+        let fields: Fields = lines
+            .into_iter()
+            .map(|line| (http::header::SET_COOKIE, HeaderValue::from_static(line)))
+            .collect();
+        match conclude(&policy, Some(&mut watch), &head, None, (StatusCode::OK, &fields), || false)? {
+            Conclusion::Now(outcome) => Some(outcome.verdict),
+            Conclusion::InBody(_) => None,
+        }
+    }
+
+    #[test]
+    fn an_answer_before_the_end_of_the_body_is_judged_by_what_is_known() {
+        let beginning = b"username=editor&userident=x";
+        assert_eq!(
+            said(beginning, 1_000, "a=b; typo3nonce_ab=x"),
+            Some(Verdict::Failure),
+            "the nonce was used"
+        );
+        assert_eq!(said(beginning, 1_000, "typo3nonce_abc=x"), None, "that nonce was not sent");
+        assert_eq!(said(beginning, beginning.len() as u64, "typo3nonce_ab=x"), None, "no try");
+        assert_eq!(said(b"login_status=login&", 1_000, ""), Some(Verdict::Failure));
+    }
 }

@@ -4,35 +4,71 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::attempt::Watch;
+use super::attempt::{Attempt, Watch};
 use super::short::Short;
 use super::verdict::{self, Verdict};
 use crate::observe::Record;
+use crate::refusal::Refusal;
 
 /// What a request's body tells, shared by the body and the road.
-#[derive(Clone, Debug)]
-pub struct Tap(Arc<Mutex<Watch>>);
+#[derive(Clone)]
+pub struct Tap {
+    watch: Arc<Mutex<Watch>>,
+    guard: Option<Guard>,
+}
+
+/// Whether a try may go on, once its user is known.
+type Guard = Arc<dyn Fn(&Attempt) -> Result<(), Refusal> + Send + Sync>;
 
 impl Tap {
     /// A tap that tells `watch`.
     #[must_use]
     pub fn new(watch: Watch) -> Self {
-        Self(Arc::new(Mutex::new(watch)))
+        Self { watch: Arc::new(Mutex::new(watch)), guard: None }
     }
 
-    /// A piece passes.
-    pub fn push(&self, piece: &[u8]) {
-        self.with(|watch| watch.push(piece));
+    /// The same tap, which asks `guard` about every try that the body holds, before the last piece of it goes on:
+    /// without that piece no origin looks at a password.
+    #[must_use]
+    pub fn guarded(self, guard: impl Fn(&Attempt) -> Result<(), Refusal> + Send + Sync + 'static) -> Self {
+        Self { guard: Some(Arc::new(guard)), ..self }
     }
 
-    /// The body is through.
-    pub fn end(&self) {
+    /// A piece is about to pass.
+    ///
+    /// # Errors
+    /// When the guard says no: then it must not.
+    pub fn push(&self, piece: &[u8]) -> Result<(), Refusal> {
+        let through = self.with(|watch| {
+            watch.push(piece);
+            watch.is_through()
+        });
+        if through { self.ask() } else { Ok(()) }
+    }
+
+    /// The body is through, and its end is about to pass.
+    ///
+    /// # Errors
+    /// When the guard says no: then it must not.
+    pub fn end(&self) -> Result<(), Refusal> {
         self.with(Watch::end);
+        self.ask()
+    }
+
+    fn ask(&self) -> Result<(), Refusal> {
+        let Some(guard) = &self.guard else { return Ok(()) };
+        self.with(Watch::attempts).iter().try_for_each(|attempt| guard(attempt))
     }
 
     /// Asks or tells what is watched.
     pub fn with<T>(&self, f: impl FnOnce(&mut Watch) -> T) -> T {
-        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        f(&mut self.watch.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl fmt::Debug for Tap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tap").field("watch", &self.watch).finish_non_exhaustive()
     }
 }
 
@@ -85,7 +121,37 @@ impl fmt::Debug for Window {
 
 #[cfg(test)]
 mod tests {
+    use http::Method;
+
+    use super::super::attempt::{Asked, watch};
+    use super::super::policy::Policy;
     use super::*;
+    use crate::refusal::Reason;
+
+    fn guarded(length: Option<u64>) -> Tap {
+        let (method, path) = (&Method::PUT, "/typo3/login");
+        let (query, content_type, authorization, odd) = (None, None, None, false);
+        let asked = Asked { method, path, query, content_type, odd, authorization, length };
+        Tap::new(watch(&Policy::typo3(), &asked).unwrap()).guarded(|attempt| match attempt.user.as_deref() {
+            Some(b"editor") => Err(Refusal::new(Reason::Internal, "not this one")),
+            _ => Ok(()),
+        })
+    }
+
+    #[test]
+    fn a_try_that_may_not_be_is_stopped_before_its_end() {
+        let body = b"login_status=login&username=editor&userident=x";
+        let tap = guarded(Some(body.len() as u64));
+        assert!(tap.push(&body[..40]).is_ok(), "the name may go on");
+        assert!(tap.push(&body[40..]).is_err());
+        let tap = guarded(None);
+        assert!(tap.push(body).is_ok() && tap.end().is_err());
+        let other = b"login_status=login&username=other";
+        let tap = guarded(Some(other.len() as u64));
+        assert!(tap.push(other).is_ok() && tap.end().is_ok());
+        let harmless = b"login_status=logout&username=editor";
+        assert!(guarded(Some(harmless.len() as u64)).push(harmless).is_ok());
+    }
 
     fn told(pieces: &[&str], ended: bool) -> Option<Verdict> {
         let said = Arc::new(Mutex::new(None));
