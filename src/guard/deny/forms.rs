@@ -1,7 +1,7 @@
 //! The ways in which an origin may read one path: a rule that closes one of them closes the path. Sans-IO.
 //!
 //! Apache and nginx decode once. Others decode twice, drop path parameters (`;x`), streams of NTFS (`::$DATA`), and
-//! trailing dots and blanks as Windows does, or take a backslash for a slash. Where rules for paths are only
+//! trailing dots and blanks as Windows does, take a backslash for a slash, or read overlong UTF-8. Where rules for paths are only
 //! reported, a path also comes as the client wrote it: with dot segments, runs of slashes and escapes of all kinds.
 
 use std::borrow::Cow;
@@ -26,6 +26,7 @@ pub(super) fn loose(exact: &[u8]) -> Vec<u8> {
         }
         bytes = once;
     }
+    bytes = shortened(&bytes);
     let end = memchr::memchr(0, &bytes).unwrap_or(bytes.len());
     bytes.truncate(end);
     let mut names: Vec<&[u8]> = Vec::new();
@@ -51,6 +52,25 @@ pub(super) fn loose(exact: &[u8]) -> Vec<u8> {
     }
     if folder {
         out.push(b'/');
+    }
+    out
+}
+
+/// Overlong sequences of two bytes as the characters that old decoders read: `C0 AE` is a dot, `C0 AF` a slash.
+fn shortened(bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some((byte, tail)) = rest.split_first() {
+        rest = match (byte, tail) {
+            (lead @ (0xc0 | 0xc1), [next @ 0x80..=0xbf, tail @ ..]) => {
+                out.push((lead & 1) << 6 | (next & 0x3f));
+                tail
+            }
+            (byte, tail) => {
+                out.push(*byte);
+                tail
+            }
+        };
     }
     out
 }
@@ -95,6 +115,7 @@ mod tests {
             ("/a%5c..%5cvendor", "/vendor"),
             ("//vendor///x", "/vendor/x"),
             ("/./vendor/./x", "/vendor/x"),
+            ("/%c0%ae/%C1%B6endor", "/vendor"),
             ("/a/../vendor", "/vendor"),
             ("/a/..;/vendor", "/vendor"),
             ("/a/%2e%2e/vendor", "/vendor"),

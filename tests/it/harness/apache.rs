@@ -1,7 +1,7 @@
 //! One real Apache with PHP for the whole test binary, started when the first test asks for it.
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
@@ -26,13 +26,19 @@ pub(crate) struct Apache {
 /// The shared Apache.
 pub(crate) fn apache() -> &'static Apache {
     static APACHE: OnceLock<Apache> = OnceLock::new();
-    APACHE.get_or_init(Apache::start)
+    APACHE.get_or_init(|| Apache::start(None))
 }
 
 impl Apache {
-    fn start() -> Self {
+    /// One of its own for a folder.
+    pub(crate) fn of(site: &Path) -> Self {
+        Self::start(Some(site))
+    }
+
+    fn start(site: Option<&Path>) -> Self {
         let port = Port::reserve();
         let mut serve = Command::new(test_file("origin/serve"))
+            .envs(site.map(|site| ("ORIGIN_SITE", site)))
             .args(["--tied", &port.number().to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -13,6 +13,7 @@ pub(crate) mod h2;
 pub(crate) mod judge;
 pub(crate) mod log;
 pub(crate) mod names;
+pub(crate) mod nginx;
 pub(crate) mod outside;
 pub(crate) mod ports;
 pub(crate) mod proxy;
