@@ -18,11 +18,12 @@ use ravelin::bans::{self, Ban, Bounds, Culprit, Jail, Ledger, Memory, Meters, Su
 use ravelin::client::key::{Key, Prefix};
 use ravelin::clock::{self, Millis};
 use ravelin::config::complaint::{Complaints, Place, Source};
+use ravelin::config::load_text;
 use ravelin::config::section::{FromText, Placed, Reading, Section};
 use ravelin::fields::Fields;
 use ravelin::guard::headers::UnderscoreHeaders;
 use ravelin::guard::host::{HostPattern, HostTable};
-use ravelin::guard::{framing, host, path, target};
+use ravelin::guard::{deny, framing, host, path, target};
 use ravelin::harden::{self, OriginAuthority};
 use ravelin::head::Head;
 use ravelin::http1::framing::RequestFraming;
@@ -30,6 +31,7 @@ use ravelin::http1::grade::Mode;
 use ravelin::http1::request::{Decoder, Limits};
 use ravelin::http1::{chunked, response};
 use ravelin::observe::{Arrival, Observe, Origin, Seen, SiteId, Tls, settings};
+use ravelin::site::Site;
 use ravelin::upstream::rewrite::{self, Onward};
 use toml::de::DeTable;
 
@@ -50,6 +52,7 @@ fn main() -> Outcome {
     hosts()?;
     lockout();
     paths();
+    closed()?;
     rewriting()?;
     answering();
     hardening()?;
@@ -214,6 +217,50 @@ fn table(sites: usize) -> Result<HostTable<usize>, Box<dyn Error>> {
     let mut complaints = Complaints::default();
     let table = HostTable::compile(entries, &mut complaints);
     if complaints.has_errors() { Err("the table does not compile".into()) } else { Ok(table) }
+}
+
+/// The preset's closed paths, and the queries that are looked into for the Install Tool and for logins.
+fn closed() -> Outcome {
+    let text = "[[listen]]\nurl = \"http://127.0.0.1:0\"\n[[site]]\nhosts = [\"a.test\"]\n\
+                upstream = \"http://127.0.0.1:1\"\npreset = \"typo3\"\n";
+    let loaded = load_text("bench", text.to_owned(), PathBuf::new());
+    let generation = loaded.generation.ok_or_else(|| loaded.complaints.to_string())?;
+    let root = generation.sites.first().and_then(Site::root).ok_or("there is no site")?;
+    for (name, path) in [
+        ("root", "/"),
+        ("ordinary", "/produkte/werkzeug/detail"),
+        ("long asset", "/fileadmin/_processed_/a/b/csm_titelbild-der-startseite_0a1b2c3d4e.webp"),
+        ("index.php", "/index.php"),
+        ("encoded", "/fileadmin/Gesch%C3%A4ftsbericht%202026.pdf"),
+        ("classic asset", "/typo3/sysext/felogin/Resources/Public/Icons/Extension.svg"),
+    ] {
+        time(&format!("closed: open path, {name}"), || {
+            deny::check(&root.rules.deny, black_box(path)).is_ok()
+        });
+    }
+    time("closed: a closed path", || {
+        deny::check(&root.rules.deny, black_box("/vendor/autoload.php")).is_err()
+    });
+    let long = format!("/{}", "flexform".repeat(2_000));
+    time("closed: 16 KiB that hold a word everywhere", || {
+        deny::check(&root.rules.deny, black_box(&long)).is_ok()
+    });
+    let tool = &generation.install_tool;
+    for (name, query) in [
+        ("none", None),
+        ("ordinary", Some("tx_shop_pi1%5Bid%5D=42&cHash=0a1b2c3d4e5f")),
+        (
+            "backend",
+            Some(
+                "token=0123456789abcdef0123456789abcdef01234567&id=12&edit%5Bpages%5D%5B12%5D=edit&returnUrl=%2Ftypo3%2Fmodule%2Fweb%2Flayout",
+            ),
+        ),
+    ] {
+        time(&format!("install tool: not asked for, query {name}"), || {
+            !tool.is_asked(black_box("/produkte"), black_box(query))
+        });
+    }
+    Ok(())
 }
 
 fn paths() {

@@ -195,8 +195,9 @@ pub fn decide<'g, 'r>(
     let (area, addr, now) = (route.area, client.addr, memory.now.into());
     gate(witness, rules.modes.access, || access::check(&site.access, &path, area, addr, now))?;
     witness.passed(Step::Access, || access::describe(&site.access, &path, area, addr, now));
-    let first_byte =
-        closed(generation, memory, site, route, &client, (&path, &target), head.method(), witness)?;
+    let asked =
+        Question { site, route, client: &client, method: head.method(), path: &path, target: &target };
+    let first_byte = closed(generation, memory, &asked, witness)?;
     let asked = rate::Asked { site: site.id, area: route.area, method: head.method(), path: &path };
     for rate in generation.bans.rates.iter().filter(|rate| rate.counts(&asked)) {
         gate(witness, rules.modes.rate.min(rate.mode), || rate.check(memory, key, &asked))?;
@@ -305,34 +306,41 @@ fn select<'g>(
     }
 }
 
+/// What is asked, by whom: all that decides whether it is closed.
+struct Question<'q, 'r> {
+    site: &'q Site,
+    route: &'q Route,
+    client: &'q Client,
+    method: &'q Method,
+    path: &'q str,
+    target: &'q Target<'r>,
+}
+
 /// Is this closed, to everybody or to this client? Says how long the origin may think: the Install Tool works as long
 /// as the backend does, though its address may be `/`.
 fn closed(
     generation: &Generation,
     memory: &Memory<'_>,
-    site: &Site,
-    route: &Route,
-    client: &Client,
-    (path, target): (&str, &Target<'_>),
-    method: &Method,
+    asked: &Question<'_, '_>,
     witness: &mut impl Witness,
 ) -> Result<Duration, Refusal> {
-    let rules = &route.rules;
+    let (path, query, rules) = (asked.path, asked.target.query, &asked.route.rules);
     let as_chosen = |refusal: Refusal| refusal.answered(rules.closed_answer);
     gate(witness, rules.modes.deny, || deny::check(&rules.deny, path).map_err(as_chosen))?;
-    gate(witness, rules.modes.login_query, || login_query::check(method, target.query))?;
-    if !generation.install_tool.is_asked(path, target.query) {
+    gate(witness, rules.modes.login_query, || login_query::check(asked.method, query))?;
+    if !generation.install_tool.is_asked(path, query) {
         witness.passed(Step::Closed, || "no closed path".to_owned());
         return Ok(rules.first_byte);
     }
     gate(witness, rules.modes.install_tool, || {
-        let (key, id, now) = (generation.client.key(client.addr), site.id, memory.now);
-        let knows = || memory.ledger.knows(key, id, now);
-        let granted = || memory.ledger.granted(client.addr, now);
-        install_tool::check(&rules.install_tool, client.addr, path, knows, granted).map_err(as_chosen)
+        let addr = asked.client.addr;
+        let (key, site, now) = (generation.client.key(addr), asked.site.id, memory.now);
+        let knows = || memory.ledger.knows(key, site, now);
+        let granted = || memory.ledger.granted(addr, now);
+        install_tool::check(&rules.install_tool, addr, path, knows, granted).map_err(as_chosen)
     })?;
     witness.passed(Step::Closed, || "the Install Tool, open to this client".to_owned());
-    Ok(site.patience())
+    Ok(asked.site.patience())
 }
 
 /// The one path that rules see, and whether the origin gets it as the client wrote it instead.

@@ -2,7 +2,7 @@
 //!
 //! A request is looked at while it passes ([`attempt`]), its answer when its head is there ([`verdict`]); together
 //! they make an [`Outcome`], or nothing, which is by far the most frequent case. Nothing is held back and nothing
-//! is kept but a user name. Where the rules come from is said at each of them; `docs/lockout.md` has them as a table.
+//! is kept but a user name. Where the rules come from is said at each of them; `docs/logins.md` has them as a table.
 
 pub mod attempt;
 pub mod basic;

@@ -54,9 +54,8 @@ impl Glob {
                 }
                 (b'*', _) => tokens.push(Token::Run),
                 (b'?', _) => tokens.push(Token::One),
-                (byte, _) => {
-                    tokens.push(Token::Byte(if ignore_case { byte.to_ascii_lowercase() } else { byte }))
-                }
+                (byte, _) if ignore_case => tokens.push(Token::Byte(byte.to_ascii_lowercase())),
+                (byte, _) => tokens.push(Token::Byte(byte)),
             }
         }
         if tokens.len() > LONGEST {
@@ -143,7 +142,9 @@ fn alternatives(text: &str) -> Result<Vec<String>, Fault> {
         }
         rest = after;
     }
-    made.iter_mut().for_each(|head| head.push_str(rest));
+    for head in &mut made {
+        head.push_str(rest);
+    }
     Ok(made)
 }
 
@@ -194,7 +195,6 @@ mod tests {
     fn naive(tokens: &[Token], path: &[u8]) -> bool {
         match (tokens.split_first(), path.split_first()) {
             (None, None) => true,
-            (None, Some(_)) => false,
             (Some((Token::Any, rest)), _) => {
                 naive(rest, path) || path.split_first().is_some_and(|(_, p)| naive(tokens, p))
             }
@@ -203,7 +203,7 @@ mod tests {
             }
             (Some((Token::One, rest)), Some((b, p))) => *b != b'/' && naive(rest, p),
             (Some((Token::Byte(own), rest)), Some((b, p))) => own == b && naive(rest, p),
-            (Some(_), None) => false,
+            _ => false,
         }
     }
 

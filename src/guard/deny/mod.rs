@@ -80,8 +80,10 @@ impl Raw {
     pub fn read(section: &mut Section<'_>, reading: &mut Reading<'_>) -> Option<Arc<Self>> {
         let mut table = section.section(reading, "deny")?;
         let rules = table.entries().into_iter().filter_map(|(name, item)| {
-            let rule = Rule::read(&name.value, item, reading)?;
-            Some(Named { name, rule: rule.map(Arc::new) })
+            // `false` is the one thing that closes nothing and is no mistake.
+            let out = item.as_bool() == Some(false);
+            let rule = if out { None } else { Some(Arc::new(Rule::read(&name.value, item, reading)?)) };
+            Some(Named { name, rule })
         });
         Some(Arc::new(Self { rules: rules.collect(), missed: Vec::new() }))
     }
@@ -91,15 +93,14 @@ impl Raw {
     pub fn over(&self, specific: &Self) -> Self {
         let mut merged = self.clone();
         for named in &specific.rules {
-            match merged.rules.iter_mut().find(|own| own.name.value == named.name.value) {
-                Some(own) => *own = named.clone(),
-                None => {
-                    if named.rule.is_none() {
-                        merged.missed.push(named.name.clone());
-                    }
-                    merged.rules.push(named.clone());
-                }
+            if let Some(own) = merged.rules.iter_mut().find(|own| own.name.value == named.name.value) {
+                *own = named.clone();
+                continue;
             }
+            if named.rule.is_none() {
+                merged.missed.push(named.name.clone());
+            }
+            merged.rules.push(named.clone());
         }
         merged
     }
@@ -120,24 +121,17 @@ impl Raw {
 }
 
 impl Rule {
-    /// A list of globs; a table with `paths`, `except` and `ignore_case`; or `false`, which is `Some(None)`.
-    fn read(name: &str, item: Item<'_>, reading: &mut Reading<'_>) -> Option<Option<Self>> {
-        match item.as_bool() {
-            Some(false) => return Some(None),
-            Some(true) => {
-                let hint = format!("write `{name} = [\"/{name}/**\"]`, or `false` to take it out");
-                reading.complaints.error(
-                    Some(&item.place),
-                    format!("`{}` does not say what is closed", item.name()),
-                    Some(hint),
-                );
-                return None;
-            }
-            None => {}
+    /// A list of globs, or a table with `paths`, `except` and `ignore_case`. `None` after a complaint.
+    fn read(name: &str, item: Item<'_>, reading: &mut Reading<'_>) -> Option<Self> {
+        if item.as_bool().is_some() {
+            let hint = format!("write `{name} = [\"/{name}/**\"]`, or `false` to take it out");
+            let message = format!("`{}` does not say what is closed", item.name());
+            reading.complaints.error(Some(&item.place), message, Some(hint));
+            return None;
         }
         if !item.is_table() {
             let paths = item.read::<Vec<Placed<String>>>(reading)?;
-            return Some(Some(Self { paths: globs(&paths.value, false, reading), except: Vec::new() }));
+            return Some(Self { paths: globs(&paths.value, false, reading), except: Vec::new() });
         }
         let place = item.place.clone();
         let mut table = item.into_section(reading)?;
@@ -156,7 +150,7 @@ impl Rule {
                 Some(hint),
             );
         }
-        Some(Some(rule))
+        Some(rule)
     }
 }
 
