@@ -4,6 +4,7 @@
 //! `../shared/facts/traffic` beside the project.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -138,7 +139,7 @@ fn request_of(recorded: &Value, client: &str) -> Vec<u8> {
         text(recorded, "target")
     );
     for (name, value) in fields(&recorded["rh"]) {
-        head.push_str(&format!("{name}: {value}\r\n"));
+        let _ = write!(head, "{name}: {value}\r\n");
     }
     [head.as_bytes(), b"\r\n", &body_of(recorded)].concat()
 }
@@ -162,11 +163,11 @@ fn answer_of(recorded: &Value, request: &[u8]) -> Vec<u8> {
         let ours =
             ["transfer-encoding", "content-length", "connection", "keep-alive"].contains(&lower.as_str());
         if !(ours || lower == "content-encoding" && uncoded) {
-            head.push_str(&format!("{name}: {value}\r\n"));
+            let _ = write!(head, "{name}: {value}\r\n");
         }
     }
     if !bodiless {
-        head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+        let _ = write!(head, "Content-Length: {}\r\n", body.len());
     }
     [head.as_bytes(), b"\r\n", if bodiless { &[] } else { body.as_slice() }].concat()
 }
