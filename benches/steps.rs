@@ -158,7 +158,8 @@ fn lockout() {
         let memory = Memory { ledger: &ledger, meters: &meters, now, instant: clock::now() };
         let mut number = 0_u32;
         let mut ask = |banned: u32| {
-            number = number.wrapping_add(7_919) % count.max(1_000);
+            let among = if banned == 1 { count } else { count.max(1_000) };
+            number = number.wrapping_add(7_919) % among.max(1);
             let client = client((number << 3) + (1 - banned));
             let who = Who { addr: client.addr(), client, site };
             bans::check(&policy, &memory, &who).is_some()
