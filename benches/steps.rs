@@ -5,7 +5,7 @@
 
 use std::error::Error;
 use std::hint::black_box;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +13,10 @@ use std::time::Duration;
 use bytes::BytesMut;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Request, StatusCode, Version};
+use ipnet::IpNet;
 use ravelin::bans::rate::{Gcra, Spell};
 use ravelin::bans::{self, Ban, Bounds, Culprit, Jail, Ledger, Memory, Meters, Subject, Who};
+use ravelin::client::cidr::NetSet;
 use ravelin::client::key::{Key, Prefix};
 use ravelin::clock::{self, Millis};
 use ravelin::config::complaint::{Complaints, Place, Source};
@@ -23,7 +25,7 @@ use ravelin::config::section::{FromText, Placed, Reading, Section};
 use ravelin::fields::Fields;
 use ravelin::guard::headers::UnderscoreHeaders;
 use ravelin::guard::host::{HostPattern, HostTable};
-use ravelin::guard::{deny, framing, host, path, target};
+use ravelin::guard::{access, deny, framing, host, path, target};
 use ravelin::harden::{self, OriginAuthority};
 use ravelin::head::Head;
 use ravelin::http1::framing::RequestFraming;
@@ -31,7 +33,7 @@ use ravelin::http1::grade::Mode;
 use ravelin::http1::request::{Decoder, Limits};
 use ravelin::http1::{chunked, response};
 use ravelin::observe::{Arrival, Observe, Origin, Seen, SiteId, Tls, settings};
-use ravelin::site::Site;
+use ravelin::site::{Area, Site};
 use ravelin::upstream::rewrite::{self, Onward};
 use toml::de::DeTable;
 
@@ -53,6 +55,8 @@ fn main() -> Outcome {
     lockout();
     paths();
     closed()?;
+    networks()?;
+    access()?;
     rewriting()?;
     answering();
     hardening()?;
@@ -274,6 +278,60 @@ fn paths() {
     ] {
         time(&format!("path: normalise, {name}"), || path::normalise(black_box(raw)).is_ok());
     }
+}
+
+/// An address among networks must cost about the same whether there are ten or a million.
+fn networks() -> Outcome {
+    for count in [10_u32, 10_000, 100_000, 1_000_000] {
+        // Networks of 16 addresses with gaps between them: nothing merges.
+        let set: NetSet = (0..count)
+            .map(|at| IpNet::new(IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + at * 32)), 28))
+            .collect::<Result<_, _>>()?;
+        let v6: NetSet = (0..u128::from(count))
+            .map(|at| IpNet::new(IpAddr::V6(Ipv6Addr::from_bits((0x2001_0db8 << 96) + (at << 65))), 64))
+            .collect::<Result<_, _>>()?;
+        let mut at = 0_u32;
+        let mut next = move || {
+            // A different one each time, so that no cache line is always warm.
+            at = at.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            at % count
+        };
+        time(&format!("networks: look up IPv4, {count} networks"), || {
+            set.contains(black_box(IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0007 + next() * 32))))
+        });
+        time(&format!("networks: look up IPv6, {count} networks"), || {
+            v6.contains(black_box(IpAddr::V6(Ipv6Addr::from_bits(
+                (0x2001_0db8 << 96) + (u128::from(next()) << 65) + 7,
+            ))))
+        });
+    }
+    Ok(())
+}
+
+/// `[[site.access]]`: what a request pays that no line is about, and one that two lines are about.
+fn access() -> Outcome {
+    let lines = "[[site.access]]\narea = \"backend\"\nallow = [\"203.0.113.0/24\"]\nexcept = [\"/typo3/reaction\"]\n\
+                 [[site.access]]\narea = \"backend\"\nallow = [\"198.51.100.0/24\"]\nhours = \"00:00-24:00\"\n\
+                 time_zone = \"Europe/Berlin\"\n[[site.access]]\npath = \"/intern\"\nallow = [\"vpc\"]\n";
+    let text = format!(
+        "[[listen]]\nurl = \"http://127.0.0.1:0\"\nplain = \"serve\"\n[[site]]\nhosts = [\"a.test\"]\n\
+         upstream = \"http://127.0.0.1:1\"\npreset = \"typo3\"\n{lines}"
+    );
+    let loaded = load_text("bench.toml", text, PathBuf::new());
+    let generation = loaded.generation.ok_or_else(|| loaded.complaints.to_string())?;
+    let policy = &generation.sites.first().ok_or("a site")?.access;
+    let (office, agency) = (IpAddr::from([203, 0, 113, 9]), IpAddr::from([198, 51, 100, 9]));
+    let now = clock::wall();
+    for (name, path, area, client) in [
+        ("no line is about it", "/produkte/werkzeug/detail", Area::Frontend, office),
+        ("allowed by the first line", "/typo3/module/web/layout", Area::Backend, office),
+        ("allowed in opening hours", "/typo3/module/web/layout", Area::Backend, agency),
+    ] {
+        time(&format!("access: {name}"), || {
+            access::check(policy, black_box(path), area, client, now).is_ok()
+        });
+    }
+    Ok(())
 }
 
 fn rewriting() -> Outcome {

@@ -349,6 +349,7 @@ fn terms_of(
         limits: generation.limits.clone().within(rlimit::files()),
         tls: store.map(|store| tls.server_config(store)).transpose()?,
         client: generation.client.clone(),
+        proxies: listener.settings.proxies.clone(),
         sources: generation.firewall.sources(listener.settings.address.port()),
         barred: Some(Barred::new(ledger, &generation.bans, generation.outside.rules.modes.ban)),
     })

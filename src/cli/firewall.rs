@@ -20,7 +20,7 @@ pub(super) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Print the rules of `[[ingress]]` and `[[egress]]`. What Ravelin does not enforce itself is said on standard error.
-    Export(Export),
+    Export(Box<Export>),
     /// Print the rules of a security group of AWS as a configuration.
     Import(Import),
 }

@@ -108,9 +108,9 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn found(requests: impl Iterator<Item = Option<IpAddr>>) -> Option<String> {
+    fn found(mut requests: impl Iterator<Item = Option<IpAddr>>) -> Option<String> {
         let suspicion = Suspicion::default();
-        requests.filter_map(|suspect| suspicion.saw(suspect)).next()
+        requests.find_map(|suspect| suspicion.saw(suspect))
     }
 
     #[test]
@@ -118,13 +118,13 @@ mod tests {
         let zones = |i: u32| Some(IpAddr::from([10, 0, u8::try_from(i % 3).unwrap(), 7]));
         assert_eq!(found((0..100).map(zones)).unwrap(), "\"10.0.0.7\", \"10.0.1.7\", \"10.0.2.7\"");
         assert_eq!(found((0..99).map(zones)), None, "not before there is enough to judge by");
-        let health_checks = |i: u32| (i % 20 != 0).then_some(ip("10.0.0.7"));
+        let health_checks = |i: u32| (!i.is_multiple_of(20)).then_some(ip("10.0.0.7"));
         assert!(found((0..100).map(health_checks)).is_some());
     }
 
     #[test]
     fn ordinary_traffic_is_not() {
-        let a_few = |i: u32| (i % 2 == 0).then_some(ip("10.0.0.7"));
+        let a_few = |i: u32| i.is_multiple_of(2).then_some(ip("10.0.0.7"));
         assert_eq!(found((0..1000).map(a_few)), None);
         let intranet = |i: u32| Some(IpAddr::from([10, 0, 0, u8::try_from(i % 50).unwrap()]));
         assert_eq!(found((0..1000).map(intranet)), None);

@@ -35,13 +35,11 @@ pub fn story(policy: &Policy, peer: &Peer, head: &Head<'_>) -> Vec<String> {
             return shown(lines);
         };
         last = hop;
-        match trusted(policy, hop) {
-            Some(by) => lines.push(format!("{hop} in {name}, {by}")),
-            None => {
-                lines.push(format!("{hop} in {name} is the client: the first that is no trusted proxy"));
-                return shown(lines);
-            }
-        }
+        let Some(by) = trusted(policy, hop) else {
+            lines.push(format!("{hop} in {name} is the client: the first that is no trusted proxy"));
+            return shown(lines);
+        };
+        lines.push(format!("{hop} in {name}, {by}"));
     }
     lines.push(format!("{last} is the client: the farthest of the chain, in which all are trusted"));
     shown(lines)

@@ -16,7 +16,7 @@ pub struct Networks {
     pub nets: Box<[IpNet]>,
 }
 
-/// The named sets: what stands in a cloud's private networks, and where CloudFront asks from.
+/// The named sets: what stands in a cloud's private networks, and where AWS' CDN asks from.
 const NAMED: [(&str, &str); 2] =
     [("vpc", VPC), ("cloudfront", include_str!("../../config/networks/cloudfront.txt"))];
 
@@ -26,7 +26,7 @@ const VPC: &str = "10.0.0.0/8\n172.16.0.0/12\n192.168.0.0/16\n100.64.0.0/10\nfc0
 /// A list of a million networks fits; AWS' own is 3 MiB.
 const LARGEST: u64 = 32 << 20;
 
-/// The services of AWS whose addresses are CloudFront's, the more exact one first: no other service's may be trusted,
+/// The services of AWS whose addresses are those of its CDN, the more exact one first: no other service's may be trusted,
 /// because anybody can rent an address of EC2.
 const CLOUDFRONT: [&str; 2] = ["CLOUDFRONT_ORIGIN_FACING", "CLOUDFRONT"];
 
@@ -101,10 +101,10 @@ pub fn list(text: &str) -> Result<Box<[IpNet]>, Fault> {
     lines.flatten().collect()
 }
 
-/// CloudFront's networks in the file that AWS publishes (<https://ip-ranges.amazonaws.com/ip-ranges.json>).
+/// The CDN's networks in the file that AWS publishes (<https://ip-ranges.amazonaws.com/ip-ranges.json>).
 ///
 /// # Errors
-/// When it is not that file, or names no network of CloudFront.
+/// When it is not that file, or names no network of the CDN.
 pub fn ip_ranges(text: &str) -> Result<Box<[IpNet]>, Fault> {
     let whole = || Fault::new("it is JSON, but not AWS' ip-ranges.json", "fetch it again, whole");
     let document: Value = serde_json::from_str(text).map_err(|_| whole())?;

@@ -39,7 +39,9 @@ pub fn aws(text: &str) -> Result<Imported, String> {
         let key = format!("authorize-security-group-{}", direction.word());
         if let Some(permissions) = document.get(&key).and_then(|input| array(input, "IpPermissions")) {
             found = true;
-            permissions.iter().for_each(|permission| imported.permission(direction, permission));
+            for permission in permissions {
+                imported.permission(direction, permission);
+            }
         }
     }
     if found {
@@ -49,7 +51,9 @@ pub fn aws(text: &str) -> Result<Imported, String> {
         "there is neither `SecurityGroups` nor `IpPermissions` in it: write the output of \
          `aws ec2 describe-security-groups --group-ids sg-… --output json` to a file",
     )?;
-    permissions.iter().for_each(|permission| imported.permission(Direction::Ingress, permission));
+    for permission in permissions {
+        imported.permission(Direction::Ingress, permission);
+    }
     Ok(imported)
 }
 

@@ -1,5 +1,6 @@
 //! Tables of rules: what they mean (`tests/corpus/ingress.yaml`), and that they survive the way to AWS and back.
 
+use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -267,7 +268,8 @@ proptest! {
         let mut text = String::new();
         for (first, more, nets) in &rules {
             let list: Vec<String> = nets.iter().map(|entry| format!("\"{}\"", net(entry))).collect();
-            text += &format!("[[ingress]]\nport = \"{first}-{}\"\nsource = [{}]\n", first + more, list.join(","));
+            let _ = write!(
+                text,"[[ingress]]\nport = \"{first}-{}\"\nsource = [{}]\n", first + more, list.join(","));
         }
         let table = compile(&text, &[]).0;
         for (port, bits, v6) in asked {

@@ -12,8 +12,8 @@ use tokio::time::sleep;
 use super::census::Full;
 use super::connection::{self, Guest};
 use super::door::{Door, Place};
-use super::socket;
 use super::tally::Event;
+use super::{introduction, socket};
 use crate::client::Peer;
 use crate::clock;
 use crate::drain::Phase;
@@ -82,15 +82,19 @@ where
     let terms = door.terms.load();
     let limits = &terms.limits;
     let addr = canonical(addr);
-    if terms.sources.as_ref().is_some_and(|sources| !sources.contains(addr.ip())) {
-        return keep_out(door, &tcp, addr);
+    let believed = terms.proxies.as_ref().map(|proxies| proxies.contains(addr.ip()));
+    // With the PROXY protocol the rules are about the address that it tells, and that comes later.
+    match believed {
+        Some(false) => {
+            return introduction::failed(door, &tcp, addr, "it comes from outside of `proxy_protocol_from`");
+        }
+        None if !terms.lets_in(addr.ip()) => return keep_out(door, &tcp, addr),
+        _ => {}
     }
-    let client = (!terms.client.trusts(addr.ip())).then(|| terms.client.key(addr.ip()));
-    if let (Some(barred), Some(client)) = (&terms.barred, client)
-        && barred.bars(addr.ip(), client, clock::millis())
-    {
-        socket::reset_on_close(&tcp);
-        return door.tally.event(Event::Banned);
+    let carries_many = believed.is_some() || terms.client.trusts(addr.ip());
+    let client = (!carries_many).then(|| terms.client.key(addr.ip()));
+    if client.is_some_and(|client| terms.bars(addr.ip(), client)) {
+        return shut_out(door, &tcp);
     }
     let now = clock::now();
     match door.census.enter(client, limits, now) {
@@ -115,7 +119,7 @@ where
 }
 
 /// No `[[ingress]]` rule lets this address in: closed without a byte.
-fn keep_out<S>(door: &Door<S>, tcp: &TcpStream, addr: SocketAddr) {
+pub(super) fn keep_out<S>(door: &Door<S>, tcp: &TcpStream, addr: SocketAddr) {
     socket::reset_on_close(tcp);
     door.tally.event(Event::KeptOut);
     if let Some(held) = door.tally.may_log(Event::KeptOut, clock::now()) {
@@ -126,7 +130,13 @@ fn keep_out<S>(door: &Door<S>, tcp: &TcpStream, addr: SocketAddr) {
     }
 }
 
-fn turn_away<S>(door: &Door<S>, full: Full, addr: SocketAddr) {
+/// Who is locked out of everything gets no connection. Whoever made the ban was told of it.
+pub(super) fn shut_out<S>(door: &Door<S>, tcp: &TcpStream) {
+    socket::reset_on_close(tcp);
+    door.tally.event(Event::Banned);
+}
+
+pub(super) fn turn_away<S>(door: &Door<S>, full: Full, addr: SocketAddr) {
     let (event, key) = match full {
         Full::Total => (Event::FullTotal, "limits.connections"),
         Full::Client => (Event::FullClient, "limits.connections_per_client"),
@@ -165,6 +175,6 @@ fn is_exhaustion(error: &io::Error) -> bool {
 }
 
 /// An IPv4 client of an IPv6 socket is an IPv4 client.
-fn canonical(addr: SocketAddr) -> SocketAddr {
+pub(super) fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }

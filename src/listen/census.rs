@@ -177,6 +177,18 @@ impl<K: Copy + Eq + Hash> Seat<K> {
         self.crowded
     }
 
+    /// The connection turns out to be one of `client`'s: it counts for its limit from now on.
+    ///
+    /// # Errors
+    /// When this client has as many as one client may.
+    pub(super) fn belongs_to(&mut self, client: K, limits: &limits::Policy) -> Result<(), Full> {
+        self.census.count_in(client, limits.connections_per_client)?;
+        if let Some(before) = self.client.replace(client) {
+            self.census.count_out(before);
+        }
+        Ok(())
+    }
+
     /// Waits until this connection is called off while it opens.
     pub(super) async fn called_off(&self) {
         self.line.called_off().await;

@@ -17,7 +17,7 @@ use super::metered::Metered;
 use super::pulse::Pulse;
 use super::tally::Event;
 use super::wire::{Stream, Wire};
-use super::{farewell, http1, http2, socket};
+use super::{farewell, http1, http2, introduction, socket};
 use crate::client::{Peer, TlsFacts};
 use crate::clock;
 use crate::drain::{DrainWatch, Phase};
@@ -64,8 +64,14 @@ where
     let patience = if terms.tls.is_some() { terms.limits.handshake } else { terms.limits.header_read };
     let deadline = Moment::from_std(guest.accepted + patience);
     let mut drain = door.drain.clone();
+    let (guest, first) = if terms.proxies.is_some() {
+        let Some(introduced) = Box::pin(introduction::hear(&door, &terms, guest)).await else { return };
+        introduced
+    } else {
+        (guest, BytesMut::new())
+    };
     let opening = tokio::select! {
-        opening = timeout_at(deadline, sniff(&guest.tcp)) => opening,
+        opening = timeout_at(deadline, sniff(&guest.tcp, first)) => opening,
         () = last_call(&mut drain) => return,
         () = guest.place.seat.called_off() => return,
     };
@@ -90,15 +96,20 @@ where
 }
 
 /// Until silent connections are given up, because the server goes down.
-async fn last_call(drain: &mut DrainWatch) {
+pub(super) async fn last_call(drain: &mut DrainWatch) {
     drain.reached(Phase::Closing).await;
     let _ = timeout(LAST_CALL, drain.reached(Phase::Killed)).await;
 }
 
 /// Reads until the first bytes say what they open. No buffer is held while nothing has come.
-async fn sniff(tcp: &TcpStream) -> Opening {
-    let mut bytes = BytesMut::new();
+async fn sniff(tcp: &TcpStream, mut bytes: BytesMut) -> Opening {
     loop {
+        // What came with a PROXY header may say enough.
+        if !bytes.is_empty()
+            && let Verdict::Speaks(protocol) = first_bytes::read(&bytes)
+        {
+            return Opening::Speaks(protocol, bytes);
+        }
         if tcp.readable().await.is_err() {
             return Opening::TooLittle;
         }
@@ -107,11 +118,8 @@ async fn sniff(tcp: &TcpStream) -> Opening {
             Ok(0) if bytes.is_empty() => return Opening::Nothing,
             Ok(0) => return Opening::TooLittle,
             Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => return Opening::TooLittle,
-        }
-        if let Verdict::Speaks(protocol) = first_bytes::read(&bytes) {
-            return Opening::Speaks(protocol, bytes);
         }
     }
 }

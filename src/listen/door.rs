@@ -1,6 +1,7 @@
 //! One listener as all workers see it: its terms, its counters, and the road behind it.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -12,6 +13,7 @@ use crate::bans::Barred;
 use crate::client;
 use crate::client::cidr::NetSet;
 use crate::client::key::Key;
+use crate::clock;
 use crate::drain::{DrainWatch, Live};
 
 /// A listener. `S` is the road: it takes who asks and what is asked, and gives the answer.
@@ -42,6 +44,20 @@ pub struct Terms {
     pub sources: Option<Arc<NetSet>>,
     /// Who is locked out of everything, before a byte is read.
     pub barred: Option<Barred>,
+    /// Who sends a PROXY header, and nobody else may connect; none if nobody does.
+    pub proxies: Option<Arc<NetSet>>,
+}
+
+impl Terms {
+    /// Whether an `[[ingress]]` rule lets `addr` in.
+    pub(super) fn lets_in(&self, addr: IpAddr) -> bool {
+        self.sources.as_ref().is_none_or(|sources| sources.contains(addr))
+    }
+
+    /// Whether `addr` is locked out of everything.
+    pub(super) fn bars(&self, addr: IpAddr, client: Key) -> bool {
+        self.barred.as_ref().is_some_and(|barred| barred.bars(addr, client, clock::millis()))
+    }
 }
 
 /// What a connection holds while its socket is open.

@@ -3,7 +3,10 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use crate::client::cidr::NetSet;
+use crate::client::networks::{self, Networks};
 use crate::config::complaint::{Complaints, Place};
 use crate::config::section::{Fault, FromText, Item, Placed, Reading, Section, Text};
 use crate::config::units::choice;
@@ -19,6 +22,8 @@ pub struct Raw {
     default_certificate: Option<Placed<String>>,
     plain: Option<Placed<Text<Plain>>>,
     https_port: Option<Placed<u64>>,
+    proxy_protocol: Option<Placed<Text<ProxyProtocol>>>,
+    proxy_protocol_from: Option<Placed<Vec<Placed<Networks>>>>,
 }
 
 /// One listener.
@@ -28,6 +33,8 @@ pub struct Policy {
     pub address: SocketAddr,
     /// What it speaks.
     pub service: Service,
+    /// Who sends a PROXY header, and nobody else may connect; none if nobody does.
+    pub proxies: Option<Arc<NetSet>>,
     /// Where it was written.
     pub place: Place,
 }
@@ -139,6 +146,23 @@ impl FromText for Maker {
     }
 }
 
+/// Whether connections begin with a PROXY header. There is no "if it is there": whoever may leave it out may also
+/// forge it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// They do not.
+    #[default]
+    Off,
+    /// They must.
+    Require,
+}
+
+impl FromText for ProxyProtocol {
+    fn from_text(text: &str) -> Result<Self, Fault> {
+        choice(text, &[("off", Self::Off), ("require", Self::Require)])
+    }
+}
+
 impl FromText for Plain {
     fn from_text(text: &str) -> Result<Self, Fault> {
         choice(text, &[("redirect", Self::Redirect), ("serve", Self::Serve)])
@@ -219,6 +243,8 @@ impl Raw {
             default_certificate: section.get(reading, "default_certificate"),
             plain: section.get(reading, "plain"),
             https_port: section.get(reading, "https_port"),
+            proxy_protocol: section.get(reading, "proxy_protocol"),
+            proxy_protocol_from: section.get(reading, "proxy_protocol_from"),
         };
         if section.item("url").is_none() {
             reading.complaints.error(
@@ -264,8 +290,35 @@ impl Raw {
     fn compile_one(self, https_port: Option<u16>, complaints: &mut Complaints) -> Option<Policy> {
         let Text(url) = self.url.as_ref()?.value;
         let place = self.url.as_ref()?.place.clone();
+        let proxies = self.proxies(complaints);
         let service = if url.tls { self.https(complaints) } else { self.http(https_port, complaints) };
-        Some(Policy { address: url.address, service, place })
+        Some(Policy { address: url.address, service, proxies, place })
+    }
+
+    /// Whose PROXY headers are believed; it must be said.
+    fn proxies(&self, complaints: &mut Complaints) -> Option<Arc<NetSet>> {
+        let required =
+            self.proxy_protocol.as_ref().filter(|written| written.value.0 == ProxyProtocol::Require);
+        let (Some(required), from) = (required, &self.proxy_protocol_from) else {
+            let from = self.proxy_protocol_from.as_ref().map(|from| &from.place);
+            misplaced(from, "proxy_protocol_from", "write `proxy_protocol = \"require\"` too", complaints);
+            return None;
+        };
+        let Some(from) = from else {
+            let hint = "write `proxy_protocol_from = [\"10.0.0.0/16\"]`, the subnets of the load balancer, or `[\"vpc\"]`";
+            let message = "`proxy_protocol` needs to know whose headers are believed";
+            complaints.error(Some(&required.place), message, Some(hint.to_owned()));
+            return None;
+        };
+        if networks::all(&from.value).any(|net| net.prefix_len() == 0) {
+            let message = "`proxy_protocol_from` believes everybody: any client can choose its own address";
+            complaints.warning(
+                Some(&from.place),
+                message,
+                Some("name the subnets of the load balancer".to_owned()),
+            );
+        }
+        Some(Arc::new(networks::all(&from.value).collect()))
     }
 
     fn https(self, complaints: &mut Complaints) -> Service {

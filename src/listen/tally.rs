@@ -33,6 +33,8 @@ pub enum Event {
     Exhausted,
     /// A client was gone before it was accepted, or the system said no to this one.
     AcceptFailed,
+    /// No PROXY header where one is required, in time and well-formed, or from somebody whose headers are not believed.
+    BadProxyHeader,
     /// Opened and closed without a byte: a port check.
     Probe,
     /// Said nothing, or not enough to tell a protocol, for `limits.handshake` or `limits.header_read`.
@@ -64,7 +66,7 @@ pub enum Event {
 
 impl Event {
     /// Every event, in the order of their numbers.
-    pub const ALL: [Event; 24] = [
+    pub const ALL: [Event; 25] = [
         Event::Accepted,
         Event::KeptOut,
         Event::FullTotal,
@@ -76,6 +78,7 @@ impl Event {
         Event::ShedHead,
         Event::Exhausted,
         Event::AcceptFailed,
+        Event::BadProxyHeader,
         Event::Probe,
         Event::Silent,
         Event::Handshake,
@@ -106,6 +109,7 @@ impl Event {
             Event::ShedHead => "shed-head",
             Event::Exhausted => "exhausted",
             Event::AcceptFailed => "accept-failed",
+            Event::BadProxyHeader => "bad-proxy-header",
             Event::Probe => "probe",
             Event::Silent => "silent",
             Event::Handshake => "handshake",

@@ -25,7 +25,7 @@ pub(super) fn is_protected(name: &str, keep_underscores: bool, trusted: bool) ->
 }
 
 /// What a load balancer or CDN says of the client's connection, certificate or place: worth something from a trusted
-/// proxy only (AWS: ALB's `X-Amzn-Mtls-*` and `X-Amzn-Tls-*`, CloudFront's `CloudFront-Viewer-*`).
+/// proxy only (AWS: `X-Amzn-Mtls-*` and `X-Amzn-Tls-*` of ALB, `CloudFront-Viewer-*` of the CDN).
 fn is_vouched_for(name: &str) -> bool {
     name.starts_with("x-amzn-mtls-") || name.starts_with("x-amzn-tls-") || name.starts_with("cloudfront-")
 }

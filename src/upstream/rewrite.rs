@@ -30,6 +30,7 @@ const TRACESTATE: &str = "tracestate";
 
 /// What is written instead of what the client claimed.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "facts of a request, each from a step of its own")]
 pub struct Onward<'a> {
     /// The one normalised path that the guards saw, or `*`.
     pub path: &'a str,

@@ -16,6 +16,7 @@ pub(crate) const ALL: [(&str, Body, usize); 11] = [
     ("host", host, 1),
     ("login", login, 1),
     ("path", path, 1),
+    ("proxy_protocol", proxy_protocol, 1),
     ("request_head", request_head, 1),
     ("response_head", response_head, 1),
     ("set_cookie", set_cookie, 1),
@@ -42,6 +43,20 @@ pub(crate) fn config(data: &[u8]) {
         };
         assert!(place.source.text.get(place.span.clone()).is_some(), "{complaint} points outside");
         assert!(place.line() <= text.split('\n').count(), "{complaint} names a line that is none");
+    }
+}
+
+/// A header ends within its bytes and its bounds, and means the same whatever comes behind it.
+pub(crate) fn proxy_protocol(data: &[u8]) {
+    use ravelin::listen::proxy_protocol::{LONGEST, read};
+    match read(data) {
+        Ok(Some((header, length))) => {
+            assert!(length <= data.len() && length <= LONGEST);
+            assert_eq!(read(&data[..length]), Ok(Some((header, length))));
+            assert_eq!(read(&data[..length - 1]), Ok(None));
+        }
+        Ok(None) => assert!(data.len() < LONGEST),
+        Err(fault) => assert_eq!(read(&[data, b"x"].concat()), Err(fault)),
     }
 }
 

@@ -45,6 +45,13 @@ fn status(source: &str, port: u16, path: &str, fields: &str) -> Option<u16> {
     answer.split(' ').nth(1)?.parse().ok()
 }
 
+/// Waits until it said so on standard error, which it writes on its own time.
+#[track_caller]
+fn says(site: &Ravelin, text: &str) {
+    let said = within(PATIENCE, || site.stderr().contains(text).then_some(()));
+    assert!(said.is_some(), "it should say {text:?}, but said {}", site.stderr());
+}
+
 /// The value of a metric with this text in front of it.
 fn metric(site: &Ravelin, start: &str) -> u64 {
     let page = site.admin("/metrics").text();
@@ -80,6 +87,7 @@ fn who_is_not_let_in_is_closed_before_tls_and_counted() {
         (kept == 6).then_some(kept)
     });
     assert_eq!(counted, Some(6));
+    says(&site, "no `[[ingress]]` rule lets this address in");
     let lines = site.stderr().matches("no `[[ingress]]` rule lets this address in").count();
     assert_eq!(lines, 1, "a flood is one line: {}", site.stderr());
     assert_eq!(site.get("/").status, 200);
@@ -333,4 +341,132 @@ fn check_counts_the_rules_and_warns_of_what_is_open() {
         .says("SSH (port 22) is open to the whole world")
         .says("none for this listener's port 80");
     check("[[ingress]]\ntype = \"HTPS\"\nsource = [\"0.0.0.0/0\"]\n").exits(1).says("did you mean `HTTPS`?");
+}
+
+/// A header of version 2 for a client of IPv4, with a TLV as AWS writes it.
+fn version_2(client: [u8; 4]) -> Vec<u8> {
+    let tlv = [0xea, 0, 5, 1, b'v', b'p', b'c', b'e'];
+    let [a, b, c, d] = client;
+    let body = [&[a, b, c, d, 10, 0, 0, 1, 0xc8, 0x15, 1, 0xbb], &tlv[..]].concat();
+    let length = u8::try_from(body.len()).expect("short");
+    [&b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0"[..], &[length], &body].concat()
+}
+
+#[test]
+fn a_required_proxy_header_says_who_the_client_is() {
+    let origin = Recorder::answering(recorder::OK);
+    let site = proxy()
+        .site(HOST, &origin)
+        .with("[[site.access]]\npath = \"/intern\"\nallow = [\"203.0.113.0/24\", \"2001:db8::/32\"]")
+        .plain_serves()
+        .http("proxy_protocol = \"require\"\nproxy_protocol_from = [\"127.0.0.1\", \"127.0.7.0/24\"]")
+        .table("[[ingress]]\nport = \"20000-29999\"\nsource = [\"127.0.0.1\", \"203.0.113.0/24\", \"198.51.100.0/24\", \"2001:db8::/32\"]")
+        .start();
+    let ask = |source: &str, header: &[u8]| {
+        let answer = exchange(connect(source, site.http_port()), &[header, &get("/intern", "")].concat());
+        answer.split(' ').nth(1).and_then(|word| word.parse::<u16>().ok())
+    };
+    let line = |client: &str, family: &str, to: &str| {
+        format!("PROXY {family} {client} {to} 4711 443\r\n").into_bytes()
+    };
+    assert_eq!(ask("127.0.7.1", &line("203.0.113.9", "TCP4", "10.0.0.1")), Some(200));
+    assert_eq!(ask("127.0.7.1", &line("2001:db8::9", "TCP6", "fd00::1")), Some(200));
+    assert_eq!(ask("127.0.7.1", &version_2([203, 0, 113, 77])), Some(200));
+    assert_eq!(
+        ask("127.0.7.1", &version_2([198, 51, 100, 1])),
+        Some(403),
+        "[[site.access]] goes by the client"
+    );
+    assert_eq!(ask("127.0.7.1", &version_2([192, 0, 2, 1])), None, "[[ingress]] goes by the client");
+    assert_eq!(
+        ask("127.0.9.1", &version_2([203, 0, 113, 77])),
+        None,
+        "whoever is not the balancer is closed"
+    );
+    assert_eq!(ask("127.0.7.1", b""), None, "no header, no answer");
+    assert_eq!(ask("127.0.7.1", b"PROXY TCP4 203.0.113.9\r\n"), None);
+    assert_eq!(ask("127.0.0.1", b"PROXY UNKNOWN\r\n"), Some(403), "the balancer's own connection is its own");
+    assert_eq!(ask("127.0.0.1", b"\r\n\r\n\0\r\nQUIT\n\x20\x00\0\0"), Some(403), "LOCAL");
+    let seen = origin.text();
+    assert!(
+        seen.contains("x-forwarded-for: 203.0.113.77") && seen.contains("x-forwarded-port: 443"),
+        "{seen}"
+    );
+    let bad = within(PATIENCE, || {
+        (metric(&site, "ravelin_door_events_total{event=\"bad-proxy-header\"} ") == 3).then_some(())
+    });
+    assert!(bad.is_some(), "{}", site.admin("/metrics").text());
+    says(&site, "this listener requires a PROXY header");
+    let logged = within(PATIENCE, || site.stdout().contains("\"peer\":\"203.0.113.77:51221\"").then_some(()));
+    assert!(logged.is_some(), "{}", site.stdout());
+}
+
+/// Byte by byte, in two pieces with what follows, and never at all.
+#[test]
+fn a_proxy_header_may_come_in_pieces_but_not_late() {
+    let origin = Recorder::answering(recorder::OK);
+    let site = proxy()
+        .site(HOST, &origin)
+        .plain_serves()
+        .http("proxy_protocol = \"require\"\nproxy_protocol_from = [\"127.0.0.0/8\"]")
+        .start();
+    let whole = [version_2([203, 0, 113, 5]), get("/", "")].concat();
+    for piece in [1, 7, 30] {
+        let mut stream = connect("127.0.0.1", site.http_port());
+        stream.set_nodelay(true).expect("no delay");
+        for bytes in whole.chunks(piece) {
+            stream.write_all(bytes).expect("it is read");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(exchange(stream, b"").starts_with("HTTP/1.1 200 "), "in pieces of {piece}");
+    }
+    let mut silent = connect("127.0.0.1", site.http_port());
+    silent.write_all(b"PROXY TCP4 ").expect("it is read");
+    assert_eq!(exchange(silent, b""), "", "closed before the test's own patience ends");
+    says(&site, "there was none within 5 seconds");
+}
+
+#[test]
+fn a_proxy_header_comes_before_tls() {
+    let origin = Recorder::answering(recorder::OK);
+    let lines = "proxy_protocol = \"require\"\nproxy_protocol_from = [\"127.0.0.1\"]";
+    let site = proxy().site(HOST, &origin).https(lines).start();
+    let mut curl = Command::new("curl");
+    curl.args([
+        "--silent",
+        "--show-error",
+        "--haproxy-protocol",
+        "--http2",
+        "--output",
+        "/dev/null",
+        "--write-out",
+        "%{http_code} %{http_version}",
+    ]);
+    curl.arg("--cacert")
+        .arg(site.authority())
+        .args(["--connect-to", &format!("{HOST}:443:127.0.0.1:{}", site.https_port())]);
+    let said = run(curl.arg(format!("https://{HOST}/")));
+    assert_eq!(said.out, "200 2", "{}", said.all());
+    assert!(site.wire_to_tls_port().whatever(PATIENCE).0.is_empty(), "without a header nothing is said");
+}
+
+#[test]
+fn proxy_protocol_must_say_whom_it_believes() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let check = |lines: &str| {
+        let config = dir.path().join("ravelin.toml");
+        let text = format!(
+            "[[listen]]\nurl = \"http://127.0.0.1:80\"\nplain = \"serve\"\n{lines}\n[[site]]\nhosts = [\"{HOST}\"]\n\
+             upstream = \"http://127.0.0.1:8080\"\npreset = \"typo3\"\n"
+        );
+        std::fs::write(&config, text).expect("the configuration is written");
+        run(ravelin().arg("check").arg("--config").arg(config))
+    };
+    check("proxy_protocol = \"require\"").exits(1).says("needs to know whose headers are believed");
+    check("proxy_protocol = \"required\"").exits(1).says("did you mean `require`?");
+    check("proxy_protocol_from = [\"vpc\"]").exits(1).says("`proxy_protocol_from` has no meaning");
+    check("proxy_protocol = \"require\"\nproxy_protocol_from = [\"::/0\"]")
+        .exits(0)
+        .says("believes everybody");
+    check("proxy_protocol = \"require\"\nproxy_protocol_from = [\"vpc\"]").exits(0).says("(0 warnings)");
 }

@@ -10,7 +10,7 @@ use crate::harness::test_file;
 const ROUNDS: usize = 20_000;
 
 /// Well-formed and broken samples for all bodies: what one decoder accepts, another must survive.
-const SAMPLES: [&[u8]; 31] = [
+const SAMPLES: [&[u8]; 33] = [
     b"/a/./b/../c//d/%2e%2e/%41?x",
     b"/typo3/%6cogin;x=1/..;/",
     b"/%C3%A4/%zz/%2f%5c%00\\",
@@ -41,6 +41,8 @@ const SAMPLES: [&[u8]; 31] = [
     b"login.status=login&%20user%6eame=j%2Edoe&install[action]=login&logintype=login&user=x&action=verify",
     b"----ab\r\nContent-Disposition: form-data; name=\"login_status\"\r\n\r\nlogin\r\n----ab--\r\n",
     b"x----ab\nC: y; na\r\nme='user\\name'\r\n\r\nj.doe\r\n----ab\r\nname=install[action]\n\nlogin",
+    b"PROXY TCP4 203.0.113.9 10.0.0.1 51221 443\r\nGET / HTTP/1.1\r\n",
+    b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x10\xcb\0\x71\x09\x0a\0\0\x01\xc8\x15\x01\xbb\xea\0\x01\x01",
     b"",
 ];
 

@@ -87,6 +87,7 @@ fn what_decides_knows_nothing_of_sockets_and_origins() {
 fn decoders_stand_alone() {
     let decoders = [
         "listen/first_bytes.rs",
+        "listen/proxy_protocol.rs",
         "client/forwarded.rs",
         "guard/path/decode.rs",
         "guard/host/decode.rs",

@@ -129,6 +129,7 @@ impl House {
                 client,
                 sources: None,
                 barred: None,
+                proxies: None,
             })),
             census: Arc::clone(&census),
             tally: Arc::clone(&tally),
