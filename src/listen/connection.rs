@@ -138,8 +138,8 @@ where
         () = drain.reached(Phase::Killed) => return,
         () = place.seat.called_off() => return,
     };
-    let stream = match shaken {
-        Ok(Ok(stream)) => stream,
+    let (stream, facts) = match shaken {
+        Ok(Ok(shaken)) => shaken,
         Ok(Err(error)) => {
             door.tally.handshake_failed(error.label());
             tracing::debug!(peer = %addr, %error, "no TLS connection");
@@ -151,14 +151,9 @@ where
         }
     };
     door.tally.event(Event::Handshake);
-    let facts = stream.facts();
     let is_http2 = facts.alpn == Alpn::Http2;
-    let tls = TlsFacts {
-        sni: facts.sni.clone(),
-        version: facts.version,
-        cipher: facts.cipher,
-        resumed: facts.resumed,
-    };
+    let tls =
+        TlsFacts { sni: facts.sni, version: facts.version, cipher: facts.cipher, resumed: facts.resumed };
     let peer = Arc::new(Peer { addr, local, tls: Some(tls), listener: door.listener });
     let pulse = Pulse::new(clock::now(), is_http2, false);
     place.seat.open(&pulse);

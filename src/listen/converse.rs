@@ -102,8 +102,10 @@ pub(super) async fn drive<C: Conversation>(
 }
 
 /// One future for one phase after the other: a connection waits for each most of its life.
-async fn reached(mut drain: DrainWatch, phase: Phase) {
-    drain.reached(phase).await;
+///
+/// Not an async function, which would hold the watch twice.
+fn reached(mut drain: DrainWatch, phase: Phase) -> impl Future<Output = ()> {
+    async move { drain.reached(phase).await }
 }
 
 /// Whether it is time to tell the client to part, and no request is lost by it.

@@ -97,7 +97,7 @@ pub async fn accept(
     io: TcpStream,
     config: Arc<ServerConfig>,
     first: Bytes,
-) -> Result<TlsStream, AcceptError> {
+) -> Result<(TlsStream, Facts), AcceptError> {
     let seen = Arc::new(OnceLock::new());
     let config = watched(&config, &seen);
     let mut socket = Plain::new(io, first);
@@ -108,7 +108,7 @@ pub async fn accept(
     match shake(&mut socket, &mut session).await {
         Ok(()) => {
             let facts = facts(&session, &seen);
-            Ok(TlsStream::new(socket, session, facts))
+            Ok((TlsStream::new(socket, session), facts))
         }
         Err(Broken::Io(error)) => Err(AcceptError::new(Cause::Io(error), &seen)),
         Err(Broken::HungUp) => Err(AcceptError::new(Cause::HungUp, &seen)),

@@ -49,6 +49,10 @@ impl Plain {
             if let Some(to) = space.get_mut(..count) {
                 self.first.copy_to_slice(to);
             }
+            if self.first.is_empty() {
+                // Empty as it is it would hold on to its 4 KiB for as long as the connection lives.
+                self.first = Bytes::new();
+            }
             return Poll::Ready(Ok(count));
         }
         let mut buffer = ReadBuf::new(space);
@@ -141,5 +145,27 @@ impl Write for Plain {
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, pieces)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// What was read to tell the protocol is 4 KiB, which an idle connection held on to.
+    #[tokio::test]
+    async fn what_was_read_first_is_given_back() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let io = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let first = Bytes::from(vec![1; 100]);
+        let mut plain = Plain::new(io, first.clone());
+        let mut space = [0; 60];
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        for (count, is_given_back) in [(60, false), (40, true)] {
+            assert!(matches!(plain.poll_fill(&mut cx, &mut space), Poll::Ready(Ok(n)) if n == count));
+            assert_eq!(first.is_unique(), is_given_back);
+        }
     }
 }

@@ -13,7 +13,7 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
-use super::accept::{Facts, explain};
+use super::accept::explain;
 use super::plain::Plain;
 use super::read_into::ReadInto;
 use super::session::{Fault, Session};
@@ -26,22 +26,15 @@ const TICKET_DELAY: Duration = Duration::from_millis(100);
 pub struct TlsStream {
     socket: Plain,
     session: Session,
-    facts: Facts,
     /// Runs while tickets are the only thing to be sent.
     tickets: Option<Pin<Box<Sleep>>>,
 }
 
 impl TlsStream {
-    pub(super) fn new(socket: Plain, session: Session, facts: Facts) -> Self {
+    pub(super) fn new(socket: Plain, session: Session) -> Self {
         let waiting = !session.output().is_empty();
         let tickets = waiting.then(|| Box::pin(sleep(TICKET_DELAY)));
-        Self { socket, session, facts, tickets }
-    }
-
-    /// What the handshake agreed on.
-    #[must_use]
-    pub fn facts(&self) -> &Facts {
-        &self.facts
+        Self { socket, session, tickets }
     }
 
     /// The socket below, for its addresses and options.

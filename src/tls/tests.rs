@@ -28,7 +28,9 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream as ClientStream;
 
-use super::{AcceptError, Alpn, Certificate, DevCa, Policy, Store, TlsStream, UnknownName, accept, lazy};
+use super::{
+    AcceptError, Alpn, Certificate, DevCa, Facts, Policy, Store, TlsStream, UnknownName, accept, lazy,
+};
 use crate::clock;
 use crate::config::complaint::Complaints;
 
@@ -69,7 +71,7 @@ impl Stage {
     }
 
     /// A listener that shakes hands once.
-    async fn listen_once(&self) -> (SocketAddr, JoinHandle<Result<TlsStream, AcceptError>>) {
+    async fn listen_once(&self) -> (SocketAddr, JoinHandle<Result<(TlsStream, Facts), AcceptError>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let config = Arc::clone(&self.server);
@@ -87,16 +89,23 @@ impl Stage {
 
     /// Both ends of a fresh connection, after the handshake.
     async fn pair(&self) -> (ClientStream<TcpStream>, TlsStream) {
+        let (client, server, _) = self.pair_and_facts().await;
+        (client, server)
+    }
+
+    /// The same, and what the handshake agreed on.
+    async fn pair_and_facts(&self) -> (ClientStream<TcpStream>, TlsStream, Facts) {
         let (address, accepted) = self.listen_once().await;
         let io = TcpStream::connect(address).await.unwrap();
         let client = self.connect(io, "localhost").await.unwrap();
-        (client, accepted.await.unwrap().unwrap())
+        let (server, facts) = accepted.await.unwrap().unwrap();
+        (client, server, facts)
     }
 
     /// The client's end of a connection that our hyper server serves.
     async fn served(&self) -> ClientStream<TcpStream> {
-        let (client, server) = self.pair().await;
-        tokio::spawn(serve(server));
+        let (client, server, facts) = self.pair_and_facts().await;
+        tokio::spawn(serve(server, facts.alpn));
         client
     }
 }
@@ -120,8 +129,8 @@ fn pattern(length: usize) -> Bytes {
 }
 
 /// Serves one connection as the product does.
-async fn serve(io: TlsStream) {
-    match io.facts().alpn {
+async fn serve(io: TlsStream, alpn: Alpn) {
+    match alpn {
         Alpn::Http1 => {
             let _ = http1::Builder::new().serve_connection(io, service_fn(answer)).await;
         }

@@ -94,7 +94,7 @@ async fn tls12_bodies_arrive_unchanged() {
         .with_root_certificates(roots)
         .with_no_client_auth();
     check(&over_h1(&stage, requests()).await);
-    let (_client, server) = stage.pair().await;
-    assert_eq!(server.facts().version, "TLSv1.2");
-    assert_eq!(server.facts().cipher, "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256");
+    let (_client, _server, facts) = stage.pair_and_facts().await;
+    assert_eq!(facts.version, "TLSv1.2");
+    assert_eq!(facts.cipher, "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256");
 }

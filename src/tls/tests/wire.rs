@@ -61,8 +61,7 @@ async fn answer_to(stage: &Stage, bytes: &[u8]) -> (AcceptError, Vec<u8>) {
 #[tokio::test]
 async fn the_facts_are_told() {
     let stage = Stage::new().offering(b"h2");
-    let (mut client, mut server) = stage.pair().await;
-    let facts = server.facts().clone();
+    let (mut client, mut server, facts) = stage.pair_and_facts().await;
     assert_eq!((facts.version, facts.cipher), ("TLSv1.3", "TLS_AES_128_GCM_SHA256"));
     assert_eq!((facts.alpn, facts.sni.as_deref(), facts.resumed), (Alpn::Http2, Some("localhost"), false));
     assert_eq!(
@@ -72,8 +71,8 @@ async fn the_facts_are_told() {
     // The tickets travel with the first answer, and bring the session back.
     write(&mut server, b"x").await;
     client.read_u8().await.unwrap();
-    let (_client, server) = stage.pair().await;
-    assert!(server.facts().resumed);
+    let (_client, _server, facts) = stage.pair_and_facts().await;
+    assert!(facts.resumed);
 }
 
 #[tokio::test]
@@ -102,7 +101,7 @@ async fn sniffed_bytes_are_the_first_of_the_handshake() {
     });
     let io = TcpStream::connect(address).await.unwrap();
     let mut client = stage.connect(io, "localhost").await.unwrap();
-    let mut server = accepted.await.unwrap().unwrap();
+    let (mut server, _) = accepted.await.unwrap().unwrap();
     client.write_all(b"hello").await.unwrap();
     assert_eq!(read(&mut server, 10).await.unwrap(), b"hello");
 }
@@ -125,7 +124,7 @@ async fn a_handshake_may_trickle_in_byte_by_byte() {
     });
     let connector = tokio_rustls::TlsConnector::from(Arc::new(stage.client.clone()));
     let mut client = connector.connect("localhost".try_into().unwrap(), near).await.unwrap();
-    let mut server = accepted.await.unwrap().unwrap();
+    let (mut server, _) = accepted.await.unwrap().unwrap();
     client.write_all(b"slow").await.unwrap();
     client.flush().await.unwrap();
     let mut got = Vec::new();
