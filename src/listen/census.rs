@@ -195,8 +195,8 @@ impl<K: Copy + Eq + Hash> Seat<K> {
     }
 
     /// The connection speaks HTTP from now on.
-    pub(super) fn open(&self, pulse: &Arc<Pulse>) {
-        self.census.roll.open(&self.line, pulse);
+    pub(super) fn open(&mut self, pulse: &Arc<Pulse>) {
+        self.census.roll.open(&mut self.line, pulse);
     }
 }
 
@@ -266,7 +266,7 @@ mod tests {
         let (census, limits) = (Arc::new(Census::<u8>::new()), limits(2, 9));
         let idle: Vec<_> = (0..2)
             .map(|_| {
-                let seat = enter(&census, None, &limits).unwrap();
+                let mut seat = enter(&census, None, &limits).unwrap();
                 let pulse = Pulse::new(clock::now(), false, false);
                 seat.open(&pulse);
                 (seat, pulse)

@@ -131,7 +131,7 @@ where
     F: Future<Output = Reply> + Send + 'static,
 {
     let Some(config) = terms.tls.clone() else { return };
-    let Guest { tcp, addr, local, place, .. } = guest;
+    let Guest { tcp, addr, local, mut place, .. } = guest;
     let mut drain = door.drain.clone();
     let shaken = tokio::select! {
         shaken = timeout_at(deadline, tls::accept(tcp, config, first)) => shaken,
@@ -170,7 +170,7 @@ where
 }
 
 /// HTTP/1 where it is wanted.
-fn plain<S, F>(door: &Arc<Door<S>>, terms: Arc<Terms>, guest: Guest, first: Bytes)
+fn plain<S, F>(door: &Arc<Door<S>>, terms: Arc<Terms>, mut guest: Guest, first: Bytes)
 where
     S: Fn(Arc<Peer>, Request) -> F + Send + Sync + 'static,
     F: Future<Output = Reply> + Send + 'static,
@@ -241,7 +241,7 @@ async fn refuse<S>(door: &Door<S>, terms: &Terms, guest: Guest, protocol: Protoc
     }
 }
 
-async fn farewell<S>(door: &Door<S>, terms: &Terms, guest: Guest, words: Vec<u8>) {
+async fn farewell<S>(door: &Door<S>, terms: &Terms, mut guest: Guest, words: Vec<u8>) {
     let pulse = Pulse::new(clock::now(), false, true);
     guest.place.seat.open(&pulse);
     let io = Metered::new(Plain::new(guest.tcp, Bytes::new()), Arc::clone(&pulse), guest.place);

@@ -102,8 +102,7 @@ pub(super) async fn drive<C: Conversation>(
 }
 
 /// One future for one phase after the other: a connection waits for each most of its life.
-///
-/// Not an async function, which would hold the watch twice.
+#[expect(clippy::manual_async_fn, reason = "an async function would hold the watch twice")]
 fn reached(mut drain: DrainWatch, phase: Phase) -> impl Future<Output = ()> {
     async move { drain.reached(phase).await }
 }

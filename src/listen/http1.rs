@@ -312,7 +312,7 @@ where
             _ => AnswerConnection::Unsaid,
         };
         let mut frame = BytesMut::with_capacity(HEAD_ROOM);
-        frame.extend_from_slice(&interim);
+        frame.extend_from_slice(interim);
         let date = date::of(clock::wall());
         let framing = coding.announced(to_head, status, &fields);
         AnswerHead { status, framing, connection, date: Some(&date) }.write(fields.iter(), &mut frame);

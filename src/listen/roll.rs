@@ -47,7 +47,8 @@ struct Lists {
 #[derive(Debug)]
 pub(super) struct Line {
     number: u64,
-    call: Arc<Call>,
+    /// None once it speaks HTTP, unless it was called off just before.
+    call: Option<Arc<Call>>,
 }
 
 /// How a connection is called off while it opens.
@@ -69,7 +70,7 @@ impl Roll {
         lists.opening.insert(number, Arc::clone(&call));
         let is_crowded = lists.opening.len() > most;
         drop(lists);
-        (Line { number, call }, is_crowded && self.call_off(1, now) > 0)
+        (Line { number, call: Some(call) }, is_crowded && self.call_off(1, now) > 0)
     }
 
     /// Calls up to `most` of those off that have been opening for longest, and for long; says how many.
@@ -90,9 +91,11 @@ impl Roll {
     }
 
     /// The connection speaks HTTP from now on.
-    pub(super) fn open(&self, line: &Line, pulse: &Arc<Pulse>) {
+    pub(super) fn open(&self, line: &mut Line, pulse: &Arc<Pulse>) {
         let mut lists = self.lock();
-        lists.opening.remove(&line.number);
+        if lists.opening.remove(&line.number).is_some() {
+            line.call = None;
+        }
         lists.open.insert(line.number, Arc::clone(pulse));
     }
 
@@ -102,7 +105,9 @@ impl Roll {
         lists.opening.remove(&line.number);
         let pulse = lists.open.remove(&line.number);
         drop(lists);
-        if line.call.off.load(Relaxed) || pulse.is_some_and(|pulse| pulse.is_dismissed()) {
+        if line.call.as_ref().is_some_and(|call| call.off.load(Relaxed))
+            || pulse.is_some_and(|pulse| pulse.is_dismissed())
+        {
             self.leaving.fetch_sub(1, Relaxed);
         }
     }
@@ -160,7 +165,10 @@ impl Roll {
 impl Line {
     /// Waits until this connection is called off while it opens.
     pub(super) async fn called_off(&self) {
-        self.call.bell.notified().await;
+        match &self.call {
+            Some(call) => call.bell.notified().await,
+            None => std::future::pending().await,
+        }
     }
 }
 
@@ -171,8 +179,8 @@ mod tests {
 
     fn open(roll: &Roll, start: Instant) -> (Line, Arc<Pulse>) {
         let pulse = Pulse::new(start, false, false);
-        let (line, _) = roll.begin(100, start);
-        roll.open(&line, &pulse);
+        let (mut line, _) = roll.begin(100, start);
+        roll.open(&mut line, &pulse);
         (line, pulse)
     }
 

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use hyper::rt::{Read, ReadBufCursor, Write};
 
 use crate::body::Inflow;
@@ -35,7 +35,7 @@ pub(super) struct Line<T> {
     /// Whether the client waits for `100 Continue` before it sends the body (RFC 9110 section 10.1.1).
     awaits_continue: bool,
     /// What is left of a `100 Continue` on its way out.
-    interim: Bytes,
+    interim: &'static [u8],
     /// Whether the answer has begun: from then on nothing is said in between.
     answers: bool,
 }
@@ -55,7 +55,7 @@ impl<T> Wire<T> {
             input: BytesMut::new(),
             coding: Coding::End,
             awaits_continue: false,
-            interim: Bytes::new(),
+            interim: &[],
             answers: false,
         })))
     }
@@ -80,14 +80,14 @@ impl<T> Line<T> {
 
     /// The answer begins. What is left of a `100 Continue` goes before it; one of which nothing is out yet is not
     /// said any more, so the client waits on.
-    pub(super) fn answer(&mut self) -> Bytes {
+    pub(super) fn answer(&mut self) -> &'static [u8] {
         self.answers = true;
         let left = std::mem::take(&mut self.interim);
         if left.len() < answer::CONTINUE.len() {
             return left;
         }
         self.awaits_continue = true;
-        Bytes::new()
+        &[]
     }
 
     /// Whether the body under way has been read to its end.
@@ -150,17 +150,17 @@ impl<T: Stream> Line<T> {
             return Poll::Ready(Ok(()));
         }
         if std::mem::take(&mut self.awaits_continue) && self.input.is_empty() {
-            self.interim = Bytes::from_static(answer::CONTINUE);
+            self.interim = answer::CONTINUE;
         }
         if self.interim.is_empty() {
             return Poll::Ready(Ok(()));
         }
         while !self.interim.is_empty() {
-            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.interim))?;
+            let written = ready!(Pin::new(&mut self.io).poll_write(cx, self.interim))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.interim.advance(written);
+            self.interim = self.interim.get(written..).unwrap_or_default();
         }
         self.poll_flush(cx)
     }

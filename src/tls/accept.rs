@@ -102,7 +102,7 @@ pub async fn accept(
     let config = watched(&config, &seen);
     let mut socket = Plain::new(io, first);
     let mut session = match Session::new(config) {
-        Ok(session) => session,
+        Ok(session) => Box::new(session),
         Err(error) => return Err(AcceptError::new(Cause::Other(error.to_string()), &seen)),
     };
     match shake(&mut socket, &mut session).await {

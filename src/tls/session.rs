@@ -42,7 +42,7 @@ pub(super) enum Fault {
 
 /// The state of one connection.
 pub(super) struct Session {
-    tls: Box<UnbufferedServerConnection>,
+    tls: UnbufferedServerConnection,
     /// Received, not yet decrypted. Between two reads it holds less than one whole record.
     input: Option<Block>,
     /// Decrypted, not yet taken.
@@ -90,7 +90,7 @@ impl Session {
     /// A session that has seen nothing yet.
     pub(super) fn new(config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
         Ok(Self {
-            tls: Box::new(UnbufferedServerConnection::new(config)?),
+            tls: UnbufferedServerConnection::new(config)?,
             input: None,
             plain: None,
             stage: None,

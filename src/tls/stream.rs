@@ -25,13 +25,14 @@ const TICKET_DELAY: Duration = Duration::from_millis(100);
 /// A TLS connection with a client, after the handshake.
 pub struct TlsStream {
     socket: Plain,
-    session: Session,
+    /// Boxed whole: with what rustls keeps it fills one block of the allocator.
+    session: Box<Session>,
     /// Runs while tickets are the only thing to be sent.
     tickets: Option<Pin<Box<Sleep>>>,
 }
 
 impl TlsStream {
-    pub(super) fn new(socket: Plain, session: Session) -> Self {
+    pub(super) fn new(socket: Plain, session: Box<Session>) -> Self {
         let waiting = !session.output().is_empty();
         let tickets = waiting.then(|| Box::pin(sleep(TICKET_DELAY)));
         Self { socket, session, tickets }
