@@ -11,7 +11,7 @@ use crate::config::section::{Fault, FromText};
 pub enum Endpoint {
     /// TCP, with or without TLS.
     Net {
-        /// A name, looked up at each connect, or an address.
+        /// A name, looked up at most every five seconds, or an address.
         host: Box<str>,
         /// 1 to 65535.
         port: u16,

@@ -1,9 +1,9 @@
 //! `[site.upstream_tls]`: whom Ravelin believes, and how it shows itself to an origin.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 
@@ -12,7 +12,11 @@ use super::pin::Pin;
 use super::settings::shown;
 use super::tls::{self, Tls, Trust};
 use crate::config::complaint::{Complaints, Place};
+use crate::config::file;
 use crate::config::section::{Placed, Reading, Section, Text};
+
+/// Bytes of the largest file of certificates that is read.
+const LARGEST_PEM: u64 = 8 << 20;
 
 /// What was written.
 #[derive(Clone, Debug)]
@@ -97,7 +101,7 @@ impl Raw {
             return None;
         };
         let certificates = certificates(chain, complaints);
-        let loaded = PrivateKeyDer::from_pem_file(&key.value);
+        let loaded = pem(&key.value).and_then(|text| PrivateKeyDer::from_pem_slice(text.as_bytes()));
         let loaded = loaded.map_err(|error| {
             complaints.error(Some(&key.place), format!("cannot read the key {}: {error}", shown(key)), None);
         });
@@ -215,9 +219,15 @@ fn roots(
     Some(Arc::new(store))
 }
 
+/// The text of a PEM file that is no larger than makes sense: a system's whole bundle has 200 KiB.
+fn pem(path: &Path) -> Result<String, pem::Error> {
+    file::text(path, LARGEST_PEM).map_err(pem::Error::Io)
+}
+
 /// Every certificate of a PEM file; at least one.
 fn certificates(file: &Placed<PathBuf>, complaints: &mut Complaints) -> Option<Vec<CertificateDer<'static>>> {
-    let read: Result<Vec<_>, _> = CertificateDer::pem_file_iter(&file.value).and_then(Iterator::collect);
+    let read: Result<Vec<_>, _> =
+        pem(&file.value).and_then(|text| CertificateDer::pem_slice_iter(text.as_bytes()).collect());
     let message = match read {
         Ok(found) if !found.is_empty() => return Some(found),
         Ok(_) => format!("{} holds no certificate", shown(file)),

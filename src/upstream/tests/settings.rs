@@ -120,12 +120,23 @@ fn roots_pins_and_a_client_certificate_from_files() {
     std::fs::write(folder.path().join("c.pem"), certificate.pem()).unwrap();
     std::fs::write(folder.path().join("k.pem"), key.serialize_pem()).unwrap();
     std::fs::write(folder.path().join("empty.pem"), "").unwrap();
+    std::fs::File::create(folder.path().join("huge.pem")).unwrap().set_len(1 << 40).unwrap();
+    assert!(
+        std::process::Command::new("mkfifo").arg(folder.path().join("pipe.pem")).status().unwrap().success()
+    );
     let text = "upstream = ['https://a.test', 'http://b']\n[upstream_tls]\nroots = 'c.pem'\n\
         client_certificate = { chain = 'c.pem', key = 'k.pem' }\nserver_name = 'origin.internal'\n\
         pin_sha256 = '47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='";
     let (policy, complaints) = compile_in(folder.path(), text);
     assert!(complaints.is_empty(), "{complaints}");
     assert!(policy.members[0].1.is_some() && policy.members[1].1.is_none());
+    for (file, why) in [("huge.pem", "larger than"), ("pipe.pem", "it is a pipe")] {
+        for key in ["roots = 'c.pem'", "chain = 'c.pem'", "key = 'k.pem'"] {
+            let written = text.replacen(key, &format!("{} = '{file}'", key.split(' ').next().unwrap()), 1);
+            let (_, complaints) = compile_in(folder.path(), &written);
+            assert!(complaints.to_string().contains(why), "{key}: {complaints}");
+        }
+    }
     let (_, complaints) = compile_in(folder.path(), &text.replace("roots = 'c.pem'", "roots = 'empty.pem'"));
     assert!(complaints.to_string().contains("holds no certificate"), "{complaints}");
 }
