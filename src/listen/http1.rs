@@ -36,6 +36,7 @@ use crate::http1::grade::Class;
 use crate::http1::request::{Decoder, RequestHead};
 use crate::reply::Reply;
 use crate::request::{Held, Request};
+use crate::upstream::Toll;
 
 /// The most of an unread request body that is read on after the answer, in bytes, to keep the connection.
 const READ_ON: u64 = 64 * 1024;
@@ -385,12 +386,13 @@ where
         &mut self,
         tunnel: crate::upstream::Tunnel,
         mut head: BytesMut,
-        mut body: Body,
+        body: Body,
         ticket: Ticket,
     ) -> State<F> {
         let wire = Arc::clone(&self.wire);
+        let accounts = Accounts { toll: tunnel.toll(), body };
         State::Tunnel(Box::pin(async move {
-            let _ticket = ticket;
+            let _held = (accounts, ticket);
             std::future::poll_fn(|cx| {
                 let mut line = wire.line();
                 while !head.is_empty() {
@@ -401,10 +403,20 @@ where
             })
             .await?;
             let early = std::mem::take(&mut wire.line().input).freeze();
-            let carried = tunnel.join(ClientEnd(wire), early).await;
-            body.carried(carried.from_client, carried.from_origin);
-            carried.ended
+            tunnel.join(ClientEnd(wire), early).await.ended
         }))
+    }
+}
+
+/// The record of a tunnel, which gets its numbers however the tunnel ends: it may be dropped at any time.
+struct Accounts {
+    toll: Arc<Toll>,
+    body: Body,
+}
+
+impl Drop for Accounts {
+    fn drop(&mut self) {
+        self.body.carried(self.toll.from_client(), self.toll.from_origin());
     }
 }
 

@@ -33,4 +33,4 @@ pub use body::OriginBody;
 pub use endpoint::Endpoint;
 pub use error::{Blame, Facts, Kind, Retry, UpstreamError};
 pub use send::{Answer, Call, Limits, Upstream};
-pub use tunnel::{Carried, Tunnel};
+pub use tunnel::{Carried, Toll, Tunnel};

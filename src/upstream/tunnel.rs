@@ -3,6 +3,8 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -31,6 +33,28 @@ pub struct Tunnel {
     seat: Seat,
     /// The longest silence of both sides; zero if there is no limit.
     idle: Duration,
+    toll: Arc<Toll>,
+}
+
+/// What a tunnel has carried so far, for whoever must know although it was cut off.
+#[derive(Debug, Default)]
+pub struct Toll {
+    from_client: AtomicU64,
+    from_origin: AtomicU64,
+}
+
+impl Toll {
+    /// Bytes that the origin took from the client.
+    #[must_use]
+    pub fn from_client(&self) -> u64 {
+        self.from_client.load(Relaxed)
+    }
+
+    /// Bytes that the client took from the origin.
+    #[must_use]
+    pub fn from_origin(&self) -> u64 {
+        self.from_origin.load(Relaxed)
+    }
 }
 
 /// What went through a tunnel, and how it ended.
@@ -47,7 +71,13 @@ pub struct Carried {
 
 impl Tunnel {
     pub(super) fn new(stream: Stream, early: Bytes, seat: Seat, idle: Duration) -> Self {
-        Self { early, stream, seat, idle }
+        Self { early, stream, seat, idle, toll: Arc::default() }
+    }
+
+    /// What it carries, counted while it does.
+    #[must_use]
+    pub fn toll(&self) -> Arc<Toll> {
+        Arc::clone(&self.toll)
     }
 
     /// Copies both ways until both sides have ended. Once one side has, the other has ten seconds to
@@ -59,7 +89,7 @@ impl Tunnel {
     where
         C: rt::Read + rt::Write + Unpin,
     {
-        let Self { early: answer, stream, seat, idle } = self;
+        let Self { early: answer, stream, seat, idle, toll } = self;
         let mut pair = Pair {
             client: Client(client),
             origin: stream,
@@ -68,7 +98,13 @@ impl Tunnel {
             idle: Idle { limit: idle, timer: None, carried: 0 },
             last_words: None,
         };
-        let ended = poll_fn(|cx| pair.poll(cx)).await;
+        let ended = poll_fn(|cx| {
+            let polled = pair.poll(cx);
+            toll.from_client.store(pair.up.carried, Relaxed);
+            toll.from_origin.store(pair.down.carried, Relaxed);
+            polled
+        });
+        let ended = ended.await;
         drop(seat);
         Carried { from_client: pair.up.carried, from_origin: pair.down.carried, ended }
     }

@@ -169,3 +169,22 @@ async fn whoever_ignores_the_end_is_not_waited_for_without_end() {
     assert_eq!(from_client, 5);
     ended.unwrap();
 }
+
+#[tokio::test]
+async fn what_a_tunnel_carried_is_known_although_it_was_cut_off() {
+    let at = Origin::start().await;
+    let upstream = at.upstream();
+    let (tunnel, mut origin) = tunnel(&upstream, &at, format!("{SWITCHING}hello")).await;
+    let (mut client, near) = connection().await;
+    let toll = tunnel.toll();
+    let joined = tokio::spawn(tunnel.join(near, Bytes::from_static(b"abc")));
+    assert_eq!((text(&mut client, 5).await, text(&mut origin, 3).await), ("hello".into(), "abc".into()));
+    // A byte to and fro: what came before it is counted.
+    client.write_all(b"d").await.unwrap();
+    assert_eq!(text(&mut origin, 1).await, "d");
+    origin.write_all(b"!").await.unwrap();
+    assert_eq!(text(&mut client, 1).await, "!");
+    joined.abort();
+    assert!(joined.await.unwrap_err().is_cancelled());
+    assert_eq!((toll.from_client(), toll.from_origin()), (4, 6));
+}
