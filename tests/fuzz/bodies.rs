@@ -8,7 +8,7 @@ use bytes::BytesMut;
 pub(crate) type Body = fn(&[u8]);
 
 /// Every body with the name of its target, and how many times as dear as a decoder it is.
-pub(crate) const ALL: [(&str, Body, usize); 11] = [
+pub(crate) const ALL: [(&str, Body, usize); 12] = [
     ("chunked", chunked, 1),
     ("config", config, 10),
     ("first_bytes", first_bytes, 1),
