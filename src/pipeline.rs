@@ -13,6 +13,7 @@
 //! ```
 
 use std::borrow::Cow;
+use std::future::Future;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -60,38 +61,47 @@ const X_RAVELIN_DEFECT: HeaderName = HeaderName::from_static("x-ravelin-defect")
 
 /// Answers one request: the shell around the road. Whatever happens inside, exactly one reply leaves, it
 /// is hardened, and one record is written once its last byte is out or the client is gone.
-pub async fn answer(worker: Arc<Worker>, peer: Arc<Peer>, request: Request) -> Reply {
-    let generation = worker.live().load();
+pub fn answer(
+    worker: Arc<Worker>,
+    peer: Arc<Peer>,
+    request: Request,
+) -> impl Future<Output = Reply> + Send + 'static {
     let Request { head, upload } = request;
-    let head = head.view();
-    let mut record = worker.record(&generation, &peer, &head);
-    let mut found = Found::nothing(&generation, &peer);
-    let road = serve(&worker, &generation, &peer, head, upload, &mut found, &mut record);
-    let outcome = AssertUnwindSafe(road).catch_unwind().await;
-    let outcome = outcome.unwrap_or_else(|_| Err(worker.panicked()));
-    let refused = outcome.as_ref().err().map(|refusal| refusal.reason);
-    let mut reply = match outcome {
-        Ok(reply) => reply,
-        Err(refusal) => {
-            record.refused(&refusal);
-            refuse(&worker, &generation, &refusal, &record, &head).await
+    // Not an async function, which would hold the request twice.
+    async move {
+        let generation = worker.live().load();
+        let head = head.view();
+        let mut record = worker.record(&generation, &peer, &head);
+        let mut found = Found::nothing(&generation, &peer);
+        let road = serve(&worker, &generation, &peer, head, upload, &mut found, &mut record);
+        let outcome = AssertUnwindSafe(road).catch_unwind().await;
+        let outcome = outcome.unwrap_or_else(|_| Err(worker.panicked()));
+        let refused = outcome.as_ref().err().map(|refusal| refusal.reason);
+        let mut reply = match outcome {
+            Ok(reply) => reply,
+            Err(refusal) => {
+                record.refused(&refusal);
+                refuse(&worker, &generation, &refusal, &record, &head).await
+            }
+        };
+        if !generation.bans.jails.is_empty() {
+            let memory = Memory { now: clock::millis(), ..worker.memory(&record) };
+            if let Some(ban) = found.count(&generation, &memory, &head, refused, reply.status) {
+                record.banned(&ban.jail);
+            }
         }
-    };
-    let memory = Memory { now: clock::millis(), ..worker.memory(&record) };
-    if let Some(ban) = found.count(&generation, &memory, &head, refused, reply.status) {
-        record.banned(&ban.jail);
+        found.harden(&worker, &mut reply);
+        if let Ok(id) = HeaderValue::from_str(record.id()) {
+            reply.fields.set(X_REQUEST_ID, id);
+        }
+        reply.close |= worker.is_short();
+        record.answered(clock::now(), reply.status);
+        if head.method() == Method::HEAD || reply.silent {
+            record.complete();
+        }
+        reply.body = reply.body.recorded(record);
+        reply
     }
-    found.harden(&worker, &mut reply);
-    if let Ok(id) = HeaderValue::from_str(record.id()) {
-        reply.fields.set(X_REQUEST_ID, id);
-    }
-    reply.close |= worker.is_short();
-    record.answered(clock::now(), reply.status);
-    if head.method() == Method::HEAD || reply.silent {
-        record.complete();
-    }
-    reply.body = reply.body.recorded(record);
-    reply
 }
 
 /// Says no: at once, late, or not at all.
@@ -134,8 +144,7 @@ async fn serve<'g, 'r>(
             let answer = upstream.send(worker.index, call).await;
             let facts = answer.as_ref().map_or_else(|error| &error.facts, |answer| &answer.facts);
             record.origin(&facts.seen());
-            let answer = answer?;
-            let mut reply = Reply { tunnel: answer.tunnel, ..answer.reply };
+            let mut reply = answer?.reply;
             errand.conclude(worker, generation, &head, tap.as_ref(), &mut reply, record);
             Ok(reply)
         }

@@ -21,7 +21,7 @@ pub struct Reply {
     /// Whether nothing of it is sent: the connection just ends.
     pub silent: bool,
     /// The origin's connection, after a 101: the client's is joined with it.
-    pub tunnel: Option<Tunnel>,
+    pub tunnel: Option<Box<Tunnel>>,
 }
 
 impl Reply {

@@ -384,7 +384,7 @@ where
     /// Joins the two connections once the 101 is out. The record rides along, and is written at the end.
     fn tunnel(
         &mut self,
-        tunnel: crate::upstream::Tunnel,
+        tunnel: Box<crate::upstream::Tunnel>,
         mut head: BytesMut,
         body: Body,
         ticket: Ticket,

@@ -84,9 +84,7 @@ impl Gate {
     /// # Errors
     /// When no place was free in time, or too many wait.
     pub async fn enter(self: &Arc<Self>, client: Mark, patience: Duration) -> Result<Turn, Full> {
-        if self.waiting.load(SeqCst) == 0
-            && let Some(turn) = self.try_enter(client)
-        {
+        if let Some(turn) = self.enter_now(client) {
             return Ok(turn);
         }
         let line = self.stand_in_line(client);
@@ -97,6 +95,12 @@ impl Gate {
             Ok(false) => Err(Full::Crowded),
             Err(_) => line.give_up().ok_or(Full::Waited),
         }
+    }
+
+    /// Takes a place, if one is free and nobody waits for it.
+    #[must_use]
+    pub fn enter_now(self: &Arc<Self>, client: Mark) -> Option<Turn> {
+        if self.waiting.load(SeqCst) == 0 { self.try_enter(client) } else { None }
     }
 
     /// How many hold a place, and how many wait.

@@ -2,6 +2,7 @@
 //! safe to repeat.
 
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -93,8 +94,6 @@ pub struct Answer {
     /// Status, end-to-end fields and body. After a 101 the body is empty, and `Connection` and
     /// `Upgrade` are among the fields.
     pub reply: Reply,
-    /// The connection, after a 101.
-    pub tunnel: Option<Tunnel>,
     /// How it went.
     pub facts: Facts,
 }
@@ -127,7 +126,11 @@ impl Upstream {
     /// connection that turns out dead is replaced by a fresh one, at most once, and only if no byte of
     /// the request went out, or the method is safe to repeat and there is no body (RFC 9110 section
     /// 9.2.2).
-    pub async fn send(&self, worker: usize, call: Call) -> Result<Answer, UpstreamError> {
+    pub fn send(
+        &self,
+        worker: usize,
+        call: Call,
+    ) -> impl Future<Output = Result<Answer, UpstreamError>> + Send + use<'_> {
         let client = call.client;
         let repeatable = is_idempotent(&call.method) && call.framing == RequestFraming::None;
         let mut order = Order {
@@ -142,45 +145,62 @@ impl Upstream {
             // Measured: 100 streams with closed windows held 23 MB with large pieces.
             piece: if call.many_streams { SMALL } else { LARGE },
         };
-        let mut tried = Tried::default();
-        let mut facts = Facts::default();
-        let mut fresh = false;
-        let mut last = UpstreamError::new(Kind::Down, "every member failed lately and is left alone");
-        loop {
-            let start = clock::now();
-            let Some((index, seat)) = self.seat(worker, tried, start) else {
-                return Err(UpstreamError { facts, ..last });
-            };
-            facts.member = Some(Arc::clone(&seat.member.name));
-            // Held until the answer begins, or until it is clear that none will come from this member.
-            let _turn = match seat.member.gate.enter(client, self.queue).await {
-                Ok(turn) => turn,
-                Err(full) => return Err(UpstreamError { facts, ..busy(full) }),
-            };
-            facts.attempts += 1;
-            let (stream, start) = match self.stream(&seat, &order, fresh, start, &mut facts).await {
-                Ok(found) => found,
-                // No other member could be reached either.
-                Err(error) if error.kind == Kind::Exhausted => return Err(UpstreamError { facts, ..error }),
-                Err(error) => {
-                    tried.add(index);
-                    last = error;
-                    continue;
-                }
-            };
-            match self.ask(seat, stream, order, start, facts.clone()).await {
-                Ok(answer) => return Ok(answer),
-                Err((error, rest)) => {
-                    let again = match error.retry {
-                        Retry::Anywhere => true,
-                        Retry::IfIdempotent => repeatable,
-                        Retry::Never => false,
-                    };
-                    let Some(mut rest) = rest.filter(|_| again && facts.reused) else { return Err(error) };
-                    if !rest.upload.rewind() {
-                        return Err(error);
+        // Not an async function, and none is called: each would hold the order once more, and be moved with it.
+        async move {
+            let mut tried = Tried::default();
+            let mut facts = Facts::default();
+            let mut fresh = false;
+            let mut last = None;
+            loop {
+                let start = clock::now();
+                let Some((index, seat)) = self.seat(worker, tried, start) else {
+                    return Err(UpstreamError { facts, ..last.unwrap_or_else(all_down) });
+                };
+                facts.member = Some(Arc::clone(&seat.member.name));
+                // Held until the answer begins, or until it is clear that none will come from this member.
+                let turn = match seat.member.gate.enter_now(client) {
+                    Some(turn) => Ok(turn),
+                    None => Box::pin(seat.member.gate.enter(client, self.queue)).await,
+                };
+                let _turn = match turn {
+                    Ok(turn) => turn,
+                    Err(full) => return Err(UpstreamError { facts, ..busy(full) }),
+                };
+                facts.attempts += 1;
+                let kept = if fresh { None } else { seat.idle(start, order.thorough) };
+                facts.reused = kept.is_some();
+                let (mut stream, start) = match kept {
+                    Some(kept) => (kept, start),
+                    // Boxed: connecting is rare, and its state would be the largest part of every request's.
+                    None => match Box::pin(self.open(&seat, start, &mut facts)).await {
+                        Ok(opened) => opened,
+                        // No other member could be reached either.
+                        Err(error) if error.kind == Kind::Exhausted => {
+                            return Err(UpstreamError { facts, ..error });
+                        }
+                        Err(error) => {
+                            tried.add(index);
+                            last = Some(error);
+                            continue;
+                        }
+                    },
+                };
+                let mut exchange = Exchange::new(&mut stream, &mut order.upload, order.expect, start);
+                let result = exchange.head().await;
+                let buffer = exchange.buffer;
+                facts.sent = order.upload.sent();
+                match result {
+                    Ok(head) => {
+                        let now = clock::now();
+                        facts.first_byte = Some(now - start);
+                        return self.answer(seat, stream, order, (head, buffer), now, facts);
                     }
-                    (order, fresh) = (rest, true);
+                    Err(error)
+                        if facts.reused && may_repeat(error.retry, repeatable) && order.upload.rewind() =>
+                    {
+                        fresh = true;
+                    }
+                    Err(error) => return Err(UpstreamError { facts, ..error }),
                 }
             }
         }
@@ -209,22 +229,14 @@ impl Upstream {
         Some((index, Seat::take(self.members.get(index)?, worker)))
     }
 
-    /// A kept connection, or else a new one; and what time it is then.
-    async fn stream(
+    /// A new connection, and what time it is then.
+    async fn open(
         &self,
         seat: &Seat,
-        order: &Order,
-        fresh: bool,
         start: Instant,
         facts: &mut Facts,
     ) -> Result<(Stream, Instant), UpstreamError> {
-        if !fresh && let Some(kept) = seat.idle(start, order.thorough) {
-            facts.reused = true;
-            return Ok((kept, start));
-        }
-        facts.reused = false;
-        // Boxed: connecting is rare, and its state would be the largest part of every request's.
-        let opened = Box::pin(connect(&seat.member, self.connect)).await;
+        let opened = connect(&seat.member, self.connect).await;
         let now = clock::now();
         match opened {
             Ok(stream) => {
@@ -241,29 +253,6 @@ impl Upstream {
         }
     }
 
-    /// One exchange. What it did not use up comes back with the error, unless an answer had begun.
-    async fn ask(
-        &self,
-        seat: Seat,
-        mut stream: Stream,
-        mut order: Order,
-        start: Instant,
-        mut facts: Facts,
-    ) -> Result<Answer, (UpstreamError, Option<Order>)> {
-        let mut exchange = Exchange::new(&mut stream, &mut order.upload, order.expect, start);
-        let result = exchange.head().await;
-        let buffer = std::mem::take(&mut exchange.buffer);
-        facts.sent = order.upload.sent();
-        match result {
-            Ok(head) => {
-                let now = clock::now();
-                facts.first_byte = Some(now - start);
-                self.answer(seat, stream, order, (head, buffer), now, facts).map_err(|error| (error, None))
-            }
-            Err(error) => Err((UpstreamError { facts, ..error }, Some(order))),
-        }
-    }
-
     fn answer(
         &self,
         seat: Seat,
@@ -276,16 +265,17 @@ impl Upstream {
         let keep = self.keep(&head);
         let status = head.status;
         if status == StatusCode::SWITCHING_PROTOCOLS {
-            let reply = reply(head, Body::empty());
+            let mut reply = reply(head, Body::empty());
             let tunnel = Tunnel::new(stream, buffer.freeze(), seat, self.limits.tunnel_idle);
-            return Ok(Answer { reply, tunnel: Some(tunnel), facts });
+            reply.tunnel = Some(Box::new(tunnel));
+            return Ok(Answer { reply, facts });
         }
         let framing = head.declared.of_response(order.to_head, status);
         let keep = if framing == Framing::UntilClose { Duration::ZERO } else { keep };
         let idle = self.limits.body_idle.max(order.expect.first_byte);
         let flow = Flow::new(stream, order.upload, seat, keep, idle);
         match body::open(framing, buffer.freeze(), flow, order.piece, now) {
-            Ok(body) => Ok(Answer { reply: reply(head, body), tunnel: None, facts }),
+            Ok(body) => Ok(Answer { reply: reply(head, body), facts }),
             Err(fault) => {
                 let detail = format!("the body, before any data: {fault}");
                 Err(UpstreamError { facts, ..UpstreamError::new(Kind::Protocol, detail) })
@@ -303,6 +293,19 @@ impl Upstream {
             None => self.idle,
         }
     }
+}
+
+/// Whether a request that came to nothing on a kept connection is sent again.
+fn may_repeat(retry: Retry, repeatable: bool) -> bool {
+    match retry {
+        Retry::Anywhere => true,
+        Retry::IfIdempotent => repeatable,
+        Retry::Never => false,
+    }
+}
+
+fn all_down() -> UpstreamError {
+    UpstreamError::new(Kind::Down, "every member failed lately and is left alone")
 }
 
 fn busy(full: Full) -> UpstreamError {

@@ -317,7 +317,7 @@ async fn an_upgrade_that_is_not_granted_is_an_ordinary_answer() {
     let call = Call { websocket: true, ..get() };
     let (result, _peer) = tokio::join!(upstream.send(0, call), origin.serve(OK));
     let answer = result.unwrap();
-    assert!(answer.tunnel.is_none());
+    assert!(answer.reply.tunnel.is_none());
     assert_eq!(text(answer).await.unwrap(), "ok");
 }
 

@@ -21,7 +21,7 @@ async fn tunnel(upstream: &Upstream, origin: &Origin, answer: String) -> (Tunnel
     let answer = result.unwrap();
     assert_eq!(answer.reply.status, 101);
     assert_eq!(answer.reply.fields.get(&http::header::UPGRADE).unwrap(), "websocket");
-    (answer.tunnel.unwrap(), peer.stream)
+    (*answer.reply.tunnel.unwrap(), peer.stream)
 }
 
 /// A client's connection: the test's end, and the proxy's.
