@@ -8,7 +8,7 @@ use super::endpoint::Endpoint;
 use super::health::{Health, Patience};
 use super::pool::Pool;
 use super::settings::PoolPolicy;
-use super::stream::Stream;
+use super::stream::Link;
 use super::tls::Tls;
 use crate::load::Gate;
 
@@ -100,14 +100,14 @@ impl Seat {
 
     /// An idle connection of this worker.
     #[must_use]
-    pub(super) fn idle(&self, now: Instant, thorough: bool) -> Option<Stream> {
+    pub(super) fn idle(&self, now: Instant, thorough: bool) -> Option<Link> {
         self.member.pool(self.worker)?.take(now, thorough)
     }
 
     /// Gives the seat up and keeps the connection for the next request.
-    pub(super) fn give_back(self, stream: Stream, now: Instant, keep: Duration) {
+    pub(super) fn give_back(self, link: Link, now: Instant, keep: Duration) {
         if let Some(pool) = self.member.pool(self.worker) {
-            pool.put(stream, now, keep);
+            pool.put(link, now, keep);
         }
     }
 }

@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::balance::Seat;
-use super::stream::Stream;
-use super::timer::Timer;
+use super::stream::Link;
 use super::upload::{Upload, UploadFault};
 use crate::body::Body;
 use crate::clock;
@@ -44,7 +43,7 @@ enum Coding {
 #[derive(Debug)]
 pub(super) struct Flow {
     /// The connection.
-    pub(super) stream: Stream,
+    pub(super) link: Link,
     /// The request, which may still be going out when the answer has begun.
     pub(super) upload: Upload,
     /// The place at the member.
@@ -53,20 +52,21 @@ pub(super) struct Flow {
     pub(super) keep: Duration,
     /// The longest pause between two bytes of the body.
     pub(super) idle: Duration,
-    timer: Option<Timer>,
+    /// Whether the timer of the connection runs.
+    waits: bool,
 }
 
 impl Flow {
     /// A flow whose response head has been read.
     #[must_use]
-    pub(super) fn new(stream: Stream, upload: Upload, seat: Seat, keep: Duration, idle: Duration) -> Self {
-        Self { stream, upload, seat, keep, idle, timer: None }
+    pub(super) fn new(link: Link, upload: Upload, seat: Seat, keep: Duration, idle: Duration) -> Self {
+        Self { link, upload, seat, keep, idle, waits: false }
     }
 
     /// Gives the connection back, if nothing is left on it that could be taken for the next answer.
     fn finish(self, surplus: bool, now: Instant) {
         if !surplus && self.upload.is_sent() {
-            self.seat.give_back(self.stream, now, self.keep);
+            self.seat.give_back(self.link, now, self.keep);
         }
     }
 
@@ -75,11 +75,14 @@ impl Flow {
         if let Err(error) = self.send(cx) {
             return Poll::Ready(Err(error));
         }
-        if let Poll::Ready(read) = self.stream.poll_read_block(cx, want) {
-            self.timer = None;
+        if let Poll::Ready(read) = self.link.stream.poll_read_block(cx, want) {
+            self.waits = false;
             return Poll::Ready(read);
         }
-        ready!(self.timer.get_or_insert_with(|| Timer::after(self.idle)).poll(cx));
+        if !std::mem::replace(&mut self.waits, true) {
+            self.link.timer.set(clock::now() + self.idle);
+        }
+        ready!(self.link.timer.poll(cx));
         let stalled = format!("the origin sent nothing for {:?}", self.idle);
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, stalled)))
     }
@@ -88,7 +91,7 @@ impl Flow {
         if self.upload.is_over() {
             return Ok(());
         }
-        match self.upload.poll(cx, &mut self.stream) {
+        match self.upload.poll(cx, &mut self.link.stream) {
             // An origin that has answered may stop reading.
             Poll::Pending | Poll::Ready(Ok(()) | Err(UploadFault::Origin(_))) => Ok(()),
             Poll::Ready(Err(UploadFault::Client(error))) => Err(io::Error::other(error)),

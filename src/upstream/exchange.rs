@@ -14,8 +14,7 @@ use bytes::BytesMut;
 use http::StatusCode;
 
 use super::error::{Kind, Retry, UpstreamError};
-use super::stream::Stream;
-use super::timer::Timer;
+use super::stream::Link;
 use super::upload::{Upload, UploadFault};
 use crate::http1::response::{Decoder, HeadFault, ResponseHead};
 
@@ -48,12 +47,11 @@ pub(super) struct Expect {
 /// Where the wait for a response head stands.
 pub(super) struct Exchange<'a> {
     expect: Expect,
-    stream: &'a mut Stream,
+    link: &'a mut Link,
     upload: &'a mut Upload,
     /// Received and not yet understood; after the head, the start of the body.
     pub(super) buffer: BytesMut,
     decoder: Decoder,
-    timer: Timer,
     begun: bool,
     interim: u32,
     heard: bool,
@@ -64,11 +62,11 @@ pub(super) struct Exchange<'a> {
 impl<'a> Exchange<'a> {
     /// An exchange that begins now.
     #[must_use]
-    pub(super) fn new(stream: &'a mut Stream, upload: &'a mut Upload, expect: Expect, now: Instant) -> Self {
+    pub(super) fn new(link: &'a mut Link, upload: &'a mut Upload, expect: Expect, now: Instant) -> Self {
+        link.timer.set(now + expect.first_byte);
         Self {
-            timer: Timer::at(now + expect.first_byte),
             expect,
-            stream,
+            link,
             upload,
             buffer: BytesMut::new(),
             decoder: Decoder::default(),
@@ -89,7 +87,7 @@ impl<'a> Exchange<'a> {
         if let Poll::Ready(result) = self.receive(cx) {
             return Poll::Ready(result);
         }
-        ready!(self.timer.poll(cx));
+        ready!(self.link.timer.poll(cx));
         Poll::Ready(Err(self.too_late()))
     }
 
@@ -98,7 +96,7 @@ impl<'a> Exchange<'a> {
             return Ok(());
         }
         let before = self.upload.sent();
-        match self.upload.poll(cx, self.stream) {
+        match self.upload.poll(cx, &mut self.link.stream) {
             Poll::Pending | Poll::Ready(Ok(())) => {}
             // What the origin said before it stopped reading still counts: read on.
             Poll::Ready(Err(UploadFault::Origin(error))) => self.cut = Some(error),
@@ -106,7 +104,7 @@ impl<'a> Exchange<'a> {
         }
         // What goes out at once counts from the beginning, which is now.
         if self.upload.sent() != before && self.begun {
-            self.timer.push(self.expect.first_byte);
+            self.link.timer.push(self.expect.first_byte);
         }
         self.begun = true;
         Ok(())
@@ -131,10 +129,10 @@ impl<'a> Exchange<'a> {
     fn read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let grow = |buffer: &mut BytesMut| buffer.reserve(FIRST_READ);
         if !self.buffer.is_empty() {
-            return self.stream.poll_read_into(cx, &mut self.buffer, grow);
+            return self.link.stream.poll_read_into(cx, &mut self.buffer, grow);
         }
         LANDING.with_borrow_mut(|landing| {
-            let read = self.stream.poll_read_into(cx, landing, grow);
+            let read = self.link.stream.poll_read_into(cx, landing, grow);
             if landing.len() <= COPIED {
                 self.buffer.extend_from_slice(landing);
             } else {

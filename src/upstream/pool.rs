@@ -4,7 +4,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::stream::Stream;
+use super::stream::Link;
 
 /// The idle connections. The lock is there to keep the type `Sync`; only one worker ever takes it.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub(super) struct Pool {
 
 #[derive(Debug)]
 struct Idle {
-    stream: Stream,
+    link: Link,
     /// The moment from which the origin may have closed it.
     until: Instant,
 }
@@ -27,19 +27,19 @@ impl Pool {
         Self { idle: Mutex::new(Vec::new()), most }
     }
 
-    /// The connection used last that is still good; see [`Stream::is_idle`] for `thorough`.
-    pub(super) fn take(&self, now: Instant, thorough: bool) -> Option<Stream> {
+    /// The connection used last that is still good; see [`Stream::is_idle`](super::stream::Stream::is_idle) for `thorough`.
+    pub(super) fn take(&self, now: Instant, thorough: bool) -> Option<Link> {
         let mut idle = self.lock();
         while let Some(mut last) = idle.pop() {
-            if now < last.until && last.stream.is_idle(thorough) {
-                return Some(last.stream);
+            if now < last.until && last.link.stream.is_idle(thorough) {
+                return Some(last.link);
             }
         }
         None
     }
 
     /// Keeps a connection for `keep`, if there is room.
-    pub(super) fn put(&self, stream: Stream, now: Instant, keep: Duration) {
+    pub(super) fn put(&self, link: Link, now: Instant, keep: Duration) {
         if keep.is_zero() {
             return;
         }
@@ -48,7 +48,7 @@ impl Pool {
             drop_expired(&mut idle, now);
         }
         if idle.len() < self.most {
-            idle.push(Idle { stream, until: now + keep });
+            idle.push(Idle { link, until: now + keep });
         }
     }
 
@@ -69,7 +69,7 @@ impl Pool {
 }
 
 fn drop_expired(idle: &mut Vec<Idle>, now: Instant) {
-    idle.retain_mut(|kept| now < kept.until && kept.stream.is_idle(false));
+    idle.retain_mut(|kept| now < kept.until && kept.link.stream.is_idle(false));
 }
 
 #[cfg(test)]
@@ -77,14 +77,15 @@ mod tests {
     use tokio::io::AsyncWriteExt;
     use tokio::net::UnixStream;
 
+    use super::super::stream::Stream;
     use super::*;
     use crate::clock;
 
     const KEEP: Duration = Duration::from_secs(4);
 
-    fn pair() -> (Stream, UnixStream) {
+    fn pair() -> (Link, UnixStream) {
         let (near, far) = UnixStream::pair().unwrap();
-        (Stream::Unix(near), far)
+        (Link::new(Stream::Unix(near), clock::now()), far)
     }
 
     #[tokio::test]
@@ -95,7 +96,7 @@ mod tests {
         pool.put(a, now, KEEP);
         pool.put(b, now + KEEP / 2, KEEP);
         let mut taken = pool.take(now + KEEP, true).unwrap();
-        taken.write_all(b"x").await.unwrap();
+        taken.stream.write_all(b"x").await.unwrap();
         far_b.readable().await.unwrap();
         assert_eq!(far_b.try_read(&mut [0; 4]).unwrap(), 1);
         far_b.shutdown().await.unwrap();
@@ -112,8 +113,8 @@ mod tests {
             far.write_all(b"HTTP/1.1 200 OK\r\n").await.unwrap();
             if !thorough {
                 // The runtime hears of it when it next looks.
-                for stream in [&closed, &talkative] {
-                    let Stream::Unix(unix) = stream else { unreachable!() };
+                for link in [&closed, &talkative] {
+                    let Stream::Unix(unix) = &link.stream else { unreachable!() };
                     unix.readable().await.unwrap();
                 }
             }

@@ -19,7 +19,7 @@ use super::error::{Blame, Facts, Kind, Retry, UpstreamError};
 use super::exchange::{Exchange, Expect};
 use super::health::Patience;
 use super::settings::Policy;
-use super::stream::Stream;
+use super::stream::Link;
 use super::tunnel::Tunnel;
 use super::upload::Upload;
 use crate::body::Body;
@@ -169,7 +169,7 @@ impl Upstream {
                 facts.attempts += 1;
                 let kept = if fresh { None } else { seat.idle(start, order.thorough) };
                 facts.reused = kept.is_some();
-                let (mut stream, start) = match kept {
+                let (mut link, start) = match kept {
                     Some(kept) => (kept, start),
                     // Boxed: connecting is rare, and its state would be the largest part of every request's.
                     None => match Box::pin(self.open(&seat, start, &mut facts)).await {
@@ -185,7 +185,7 @@ impl Upstream {
                         }
                     },
                 };
-                let mut exchange = Exchange::new(&mut stream, &mut order.upload, order.expect, start);
+                let mut exchange = Exchange::new(&mut link, &mut order.upload, order.expect, start);
                 let result = exchange.head().await;
                 let buffer = exchange.buffer;
                 facts.sent = order.upload.sent();
@@ -193,7 +193,7 @@ impl Upstream {
                     Ok(head) => {
                         let now = clock::now();
                         facts.first_byte = Some(now - start);
-                        return self.answer(seat, stream, order, (head, buffer), now, facts);
+                        return self.answer(seat, link, order, (head, buffer), now, facts);
                     }
                     Err(error)
                         if facts.reused && may_repeat(error.retry, repeatable) && order.upload.rewind() =>
@@ -235,14 +235,14 @@ impl Upstream {
         seat: &Seat,
         start: Instant,
         facts: &mut Facts,
-    ) -> Result<(Stream, Instant), UpstreamError> {
+    ) -> Result<(Link, Instant), UpstreamError> {
         let opened = connect(&seat.member, self.connect).await;
         let now = clock::now();
         match opened {
             Ok(stream) => {
                 seat.member.health.succeeded();
                 facts.connect = Some(now - start);
-                Ok((stream, now))
+                Ok((Link::new(stream, now), now))
             }
             Err(error) => {
                 if error.kind.blame() == Blame::Origin && seat.member.health.failed(now) {
@@ -256,7 +256,7 @@ impl Upstream {
     fn answer(
         &self,
         seat: Seat,
-        stream: Stream,
+        link: Link,
         order: Order,
         (head, buffer): (ResponseHead, BytesMut),
         now: Instant,
@@ -266,14 +266,14 @@ impl Upstream {
         let status = head.status;
         if status == StatusCode::SWITCHING_PROTOCOLS {
             let mut reply = reply(head, Body::empty());
-            let tunnel = Tunnel::new(stream, buffer.freeze(), seat, self.limits.tunnel_idle);
+            let tunnel = Tunnel::new(link.stream, buffer.freeze(), seat, self.limits.tunnel_idle);
             reply.tunnel = Some(Box::new(tunnel));
             return Ok(Answer { reply, facts });
         }
         let framing = head.declared.of_response(order.to_head, status);
         let keep = if framing == Framing::UntilClose { Duration::ZERO } else { keep };
         let idle = self.limits.body_idle.max(order.expect.first_byte);
-        let flow = Flow::new(stream, order.upload, seat, keep, idle);
+        let flow = Flow::new(link, order.upload, seat, keep, idle);
         match body::open(framing, buffer.freeze(), flow, order.piece, now) {
             Ok(body) => Ok(Answer { reply: reply(head, body), facts }),
             Err(fault) => {

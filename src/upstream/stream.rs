@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use socket2::SockRef;
@@ -12,6 +13,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
 use super::block::Block;
+use super::timer::Timer;
 
 /// A connected stream.
 pub(super) enum Stream {
@@ -24,6 +26,22 @@ pub(super) enum Stream {
     /// A line of a simulation.
     #[cfg(test)]
     Simulated(Box<crate::tests::pipe::End>),
+}
+
+/// A connection with the timer of whoever waits on it. The timer stays with the connection: to make one and enter it
+/// with the runtime for each request costs more than one that rings for nobody now and then.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) stream: Stream,
+    pub(super) timer: Timer,
+}
+
+impl Link {
+    /// A connection that was opened `now`.
+    #[must_use]
+    pub(super) fn new(stream: Stream, now: Instant) -> Self {
+        Self { stream, timer: Timer::at(now) }
+    }
 }
 
 impl Stream {
@@ -71,17 +89,19 @@ impl Stream {
     /// `thorough` asks the kernel as well, which costs one system call: worth it before a request that
     /// cannot be sent again.
     pub(super) fn is_idle(&mut self, thorough: bool) -> bool {
-        #[cfg(test)]
-        if let Self::Simulated(end) = self {
-            return end.poll_readable(&mut Context::from_waker(Waker::noop())).is_pending();
-        }
         let mut byte = [0_u8; 1];
-        let mut buffer = ReadBuf::new(&mut byte);
-        let mut cx = Context::from_waker(Waker::noop());
-        if Pin::new(&mut *self).poll_read(&mut cx, &mut buffer).is_ready() {
-            return false;
-        }
-        !thorough || self.kernel_has_nothing()
+        // Asks the kernel only if the runtime knows that there is something.
+        let silent = match self {
+            Self::Tcp(tcp) => would_block(&tcp.try_read(&mut byte)),
+            Self::Unix(unix) => would_block(&unix.try_read(&mut byte)),
+            Self::Tls(tls) => {
+                let mut cx = Context::from_waker(Waker::noop());
+                Pin::new(tls).poll_read(&mut cx, &mut ReadBuf::new(&mut byte)).is_pending()
+            }
+            #[cfg(test)]
+            Self::Simulated(end) => end.poll_readable(&mut Context::from_waker(Waker::noop())).is_pending(),
+        };
+        silent && (!thorough || self.kernel_has_nothing())
     }
 
     /// What the runtime has not been told yet: a close or bytes that arrived a moment ago.
@@ -94,8 +114,13 @@ impl Stream {
             Self::Simulated(_) => return true,
         };
         let mut byte = [std::mem::MaybeUninit::uninit()];
-        matches!(socket.peek(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        would_block(&socket.peek(&mut byte))
     }
+}
+
+/// Whether there is nothing to be read yet.
+fn would_block(read: &io::Result<usize>) -> bool {
+    matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
 impl AsyncRead for Stream {

@@ -8,8 +8,8 @@ use tokio::time::Sleep;
 
 use crate::clock;
 
-/// Due a while after it was last pushed back. Pushing back costs one store; the runtime's timer is
-/// only moved when it fires too early.
+/// Due a while after it was last pushed back, or when it was last set to. Either costs one store; the runtime's
+/// timer is only moved when it fires too early, or would fire too late.
 #[derive(Debug)]
 pub(super) struct Timer {
     due: Instant,
@@ -30,6 +30,11 @@ impl Timer {
         Self { due, sleep: None }
     }
 
+    /// Due then, whatever was said before.
+    pub(super) fn set(&mut self, due: Instant) {
+        self.due = due;
+    }
+
     /// Due in `wait` from now, and not before.
     pub(super) fn push(&mut self, wait: Duration) {
         self.due = clock::now() + wait;
@@ -40,6 +45,9 @@ impl Timer {
         loop {
             let due = tokio::time::Instant::from_std(self.due);
             let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+            if sleep.deadline() > due {
+                sleep.as_mut().reset(due);
+            }
             ready!(sleep.as_mut().poll(cx));
             if sleep.deadline() >= due {
                 return Poll::Ready(());
