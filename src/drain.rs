@@ -112,6 +112,12 @@ impl DrainWatch {
         *self.phase.borrow()
     }
 
+    /// Whether the phase is `phase` or further. A server that is gone counts as further.
+    #[must_use]
+    pub fn has_reached(&self, phase: Phase) -> bool {
+        self.phase.has_changed().is_err() || self.phase() >= phase
+    }
+
     /// Waits until the phase is `phase` or further. A server that is gone counts as further.
     pub async fn reached(&mut self, phase: Phase) {
         // An error means that the `Drain` was dropped: nobody is left to wait for.

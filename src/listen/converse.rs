@@ -48,20 +48,24 @@ pub(super) async fn drive<C: Conversation>(
     on_event: impl Fn(Event),
 ) -> Outcome<C::Error> {
     let mut phase = pin!(reached(drain.clone(), Phase::Closing));
-    let mut alarm = Alarm { sleep: pin!(sleep(limits.header_read)) };
-    let mut is_closing = false;
+    let mut alarm = Alarm { sleep: pin!(sleep(limits.header_read)), is_set: false };
+    let mut next = Phase::Closing;
+    let mut is_awaited = false;
     let mut parting: Option<Instant> = None;
     poll_fn(|cx| {
         loop {
-            if phase.as_mut().poll(cx).is_ready() {
-                if is_closing {
+            // Once it waits it need not be polled again before its time: a task has one waker for life.
+            if (!is_awaited || drain.has_reached(next)) && phase.as_mut().poll(cx).is_ready() {
+                if next == Phase::Killed {
                     return Poll::Ready(Outcome::Killed);
                 }
-                is_closing = true;
+                next = Phase::Killed;
+                is_awaited = false;
                 pulse.closing();
-                phase.set(reached(drain.clone(), Phase::Killed));
+                phase.set(reached(drain.clone(), next));
                 continue;
             }
+            is_awaited = true;
             if is_due(pulse, limits, parting) {
                 if pulse.is_fickle() {
                     on_event(Event::TooManyCancelled);
@@ -114,18 +118,23 @@ fn is_due(pulse: &Pulse, limits: &limits::Policy, parting: Option<Instant>) -> b
 
 /// One timer for all deadlines of a connection. It is set anew only when a deadline comes before the
 /// one it is set to; a deadline that moved back is found when it rings. So a busy connection never
-/// touches the timer wheel.
+/// touches the timer wheel. Nor is it polled again before it rings: a task has one waker for life.
 struct Alarm<'s> {
     sleep: Pin<&'s mut Sleep>,
+    /// Whether it wakes the task.
+    is_set: bool,
 }
 
 impl Alarm<'_> {
     fn poll(&mut self, cx: &mut Context<'_>, at: Instant) -> Poll<()> {
         loop {
-            let set_to = self.sleep.deadline().into_std();
-            if at < set_to || self.sleep.is_elapsed() {
+            let is_early = at < self.sleep.deadline().into_std();
+            if is_early || self.sleep.is_elapsed() {
                 self.sleep.as_mut().reset(at.into());
+            } else if self.is_set {
+                return Poll::Pending;
             }
+            self.is_set = true;
             ready!(self.sleep.as_mut().poll(cx));
             if clock::now() >= at {
                 return Poll::Ready(());

@@ -117,6 +117,9 @@ pub(super) struct Stream {
 #[derive(Debug, Default)]
 struct Mark(AtomicU64);
 
+/// What a mark holds for a moment that was not read off the clock yet.
+const NOW: u64 = u64::MAX;
+
 /// What comes next if nothing happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Deadline {
@@ -164,14 +167,14 @@ impl Pulse {
     /// Bytes arrived.
     pub(super) fn read(&self) {
         if self.in_flight.load(Relaxed) == 0 && !self.head.swap(true, Relaxed) && self.http2.is_none() {
-            self.since.set(self.start);
+            self.since.set_now();
         }
     }
 
     /// What was read since the last answer belonged to the body before it (HTTP/1).
     pub(super) fn settled(&self) {
         if self.head.swap(false, Relaxed) {
-            self.since.set(self.start);
+            self.since.set_now();
         }
     }
 
@@ -372,6 +375,8 @@ impl Pulse {
         Some(if is_over { Deadline { at: self.start, ..deadline } } else { deadline })
     }
 
+    /// What happened while the driver drove an HTTP/1 connection happened just now. Until here most of it is over:
+    /// a request whose head has come in one piece never asks for the time.
     fn usual_deadline(&self, limits: &limits::Policy, parting: Option<Instant>) -> Option<Deadline> {
         let after = |at: Instant, time: Duration, event| Some(Deadline { at: at + time, event });
         if let Some(shut) = self.shut.get(self.start) {
@@ -395,6 +400,7 @@ impl Pulse {
         if self.in_flight.load(Relaxed) > 0 {
             return None;
         }
+        self.since.fix(self.start);
         let since = self.since.get(self.start).unwrap_or(self.start);
         if let Some(parting) = parting {
             return after(parting.max(since), FAREWELL, None);
@@ -512,7 +518,11 @@ impl Drop for Ticket {
             self.pulse.cancelled.fetch_add(1, Relaxed);
         }
         if self.pulse.in_flight.fetch_sub(1, Relaxed) == 1 {
-            self.pulse.since.set(self.pulse.start);
+            // A stream of HTTP/2 ends in a task of its own, and the driver may not look for long.
+            match self.stream {
+                Some(_) => self.pulse.since.set(self.pulse.start),
+                None => self.pulse.since.set_now(),
+            }
         }
     }
 }
@@ -521,7 +531,19 @@ impl Mark {
     /// Milliseconds since `start`, plus one: 0 means none.
     fn set(&self, start: Instant) {
         let millis = clock::now().saturating_duration_since(start).as_millis();
-        self.0.store(u64::try_from(millis).unwrap_or(u64::MAX - 1) + 1, Relaxed);
+        self.0.store(u64::try_from(millis).map_or(NOW - 1, |millis| millis + 1), Relaxed);
+    }
+
+    /// Now, whenever that is read off the clock.
+    fn set_now(&self) {
+        self.0.store(NOW, Relaxed);
+    }
+
+    /// Reads off the clock when now was.
+    fn fix(&self, start: Instant) {
+        if self.0.load(Relaxed) == NOW {
+            self.set(start);
+        }
     }
 
     fn clear(&self) {
@@ -533,8 +555,11 @@ impl Mark {
     }
 
     fn get(&self, start: Instant) -> Option<Instant> {
-        let millis = self.0.load(Relaxed).checked_sub(1)?;
-        start.checked_add(Duration::from_millis(millis))
+        match self.0.load(Relaxed) {
+            0 => None,
+            NOW => Some(clock::now()),
+            millis => start.checked_add(Duration::from_millis(millis - 1)),
+        }
     }
 }
 
