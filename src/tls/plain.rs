@@ -1,12 +1,13 @@
 //! A TCP connection as hyper reads and writes it, beginning with the bytes that sniffing has taken.
 
+use std::future::Future as _;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use hyper::rt::{Read, ReadBufCursor, Write};
-use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
+use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::block::{Block, Class, Lead};
@@ -86,19 +87,14 @@ impl ReadInto for Plain {
             into.extend_from_slice(&first);
             return Poll::Ready(Ok(first.len()));
         }
-        loop {
-            ready!(self.io.poll_read_ready(cx))?;
-            let want = if self.bulk { BULK_READ } else { FIRST_READ };
-            into.reserve(want);
-            match self.io.try_read_buf(into) {
-                Ok(count) => {
-                    self.bulk = count >= want;
-                    return Poll::Ready(Ok(count));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
+        ready!(self.io.poll_read_ready(cx))?;
+        let want = if self.bulk { BULK_READ } else { FIRST_READ };
+        into.reserve(want);
+        // Not `try_read_buf`, which does not note that a short read has emptied the socket, and would ask again.
+        let read = std::pin::pin!(self.io.read_buf(into));
+        let count = ready!(read.poll(cx))?;
+        self.bulk = count >= want;
+        Poll::Ready(Ok(count))
     }
 }
 

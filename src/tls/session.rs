@@ -222,7 +222,14 @@ impl Session {
         }
         let mut rest = data;
         while !rest.is_empty() && self.output().len() < OUTPUT_LIMIT {
-            let staged = self.stage.as_ref().map_or(0, Block::len);
+            let mut staged = self.stage.as_ref().map_or(0, Block::len);
+            // A head before a large piece gets a record of its own, unless that makes one more in all: the piece
+            // then need not be copied behind it.
+            let last = (rest.len() - 1) % RECORD + 1;
+            if staged > 0 && rest.len() >= RECORD && staged + last > RECORD {
+                self.seal()?;
+                staged = 0;
+            }
             let count = if staged == 0 && rest.len() >= RECORD {
                 let count = rest.len().min((OUTPUT_LIMIT - self.output().len()).max(RECORD));
                 self.encrypt(rest.get(..count).unwrap_or_default())?;
@@ -568,6 +575,15 @@ mod tests {
         pair.server.seal().unwrap();
         let lengths: Vec<_> = records(pair.server.output());
         assert_eq!(lengths, [RECORD + 17, RECORD + 17], "content type and tag are added");
+    }
+
+    #[test]
+    fn a_body_of_whole_records_is_not_cut_anew_behind_its_head() {
+        let mut pair = Pair::new();
+        pair.server.write(&[b'h'; 300]).unwrap();
+        pair.server.write(&[b'b'; RECORD]).unwrap();
+        pair.server.seal().unwrap();
+        assert_eq!(records(pair.server.output()), [300 + 17, RECORD + 17]);
     }
 
     /// The lengths of the records in `bytes`.
