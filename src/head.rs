@@ -75,6 +75,15 @@ impl<'a> Head<'a> {
         }
     }
 
+    /// Bytes that the target has on the wire of HTTP/1.
+    #[must_use]
+    pub fn target_len(&self) -> usize {
+        match self.0 {
+            Source::Parsed(parts, _) => RawTarget::of_uri(&parts.uri).len(),
+            Source::Received(head) => head.target_len(),
+        }
+    }
+
     /// The protocol version the client spoke.
     #[must_use]
     pub fn version(&self) -> Version {
@@ -125,6 +134,19 @@ impl<'a> Head<'a> {
                 Either::Parsed(parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())))
             }
             Source::Received(head) => Either::Received(head.iter()),
+        }
+    }
+
+    /// The same as [`Head::iter`], with the names as bytes: cheaper where they are only copied or compared.
+    pub fn lines(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+        match self.0 {
+            Source::Parsed(parts, _) => {
+                let line = |(name, value): (&'a HeaderName, &'a http::HeaderValue)| {
+                    (name.as_str().as_bytes(), value.as_bytes())
+                };
+                Either::Parsed(parts.headers.iter().map(line))
+            }
+            Source::Received(head) => Either::Received(head.lines()),
         }
     }
 
@@ -206,8 +228,8 @@ impl<'a> RawTarget<'a> {
 }
 
 fn split_query(whole: &str) -> (Option<&str>, Option<&str>) {
-    match whole.split_once('?') {
-        Some((path, query)) => (Some(path), Some(query)),
+    match memchr::memchr(b'?', whole.as_bytes()) {
+        Some(at) => (whole.get(..at), whole.get(at + 1..)),
         None => (Some(whole), None),
     }
 }

@@ -91,7 +91,7 @@ pub fn answer(
             }
         }
         found.harden(&worker, &mut reply);
-        if let Ok(id) = HeaderValue::from_str(record.id()) {
+        if let Ok(id) = HeaderValue::from_bytes(record.id_bytes()) {
             reply.fields.set(X_REQUEST_ID, id);
         }
         reply.close |= worker.is_short();
@@ -306,7 +306,7 @@ fn select<'g>(
         return gate(witness, mode, || Err(refusal)).map(|()| first);
     };
     let sni = peer.tls.as_ref().and_then(|tls| tls.sni.as_deref());
-    match sni.map(|name| (name, generation.hosts.get(name))) {
+    match sni.filter(|name| **name != *authority.host).map(|name| (name, generation.hosts.get(name))) {
         Some((name, Some(other))) if Some(other) != number => Err(Refusal::new(
             Reason::Misdirected,
             format!("TLS was negotiated for `{name}`, Host is `{}`", authority.host),
@@ -518,7 +518,7 @@ impl Errand<'_, '_> {
             client: self.client.addr,
             secure,
             port: self.authority.port_or(if secure { 443 } else { peer.local.port() }),
-            request_id: record.id(),
+            request_id: record.id_bytes(),
             traceparent: record.traceparent(),
             tracestate: record.continues_trace(),
             websocket,

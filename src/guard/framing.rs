@@ -175,7 +175,7 @@ fn version(version: Version) -> Result<(), Refusal> {
 
 fn request_line(policy: &Policy, head: &Head<'_>) -> Result<(), Refusal> {
     const REST: usize = "  HTTP/1.1".len();
-    let length = head.method().as_str().len() + head.target().len() + REST;
+    let length = head.method().as_str().len() + head.target_len() + REST;
     if length <= policy.request_line {
         return Ok(());
     }
@@ -191,7 +191,7 @@ fn fields(policy: &Policy, head: &Head<'_>) -> Result<(), Refusal> {
         let detail = format!("{} fields, the limit is {}", head.len(), policy.header_count);
         return Err(Refusal::new(Reason::TooManyHeaders, detail));
     }
-    let size: usize = head.iter().map(|(name, value)| name.len() + value.len() + AROUND).sum();
+    let size: usize = head.lines().map(|(name, value)| name.len() + value.len() + AROUND).sum();
     if size > policy.header_size {
         let detail = format!("{size} bytes of fields, the limit is {}", policy.header_size);
         return Err(Refusal::new(Reason::HeadersTooLarge, detail));

@@ -112,8 +112,10 @@ impl fmt::Display for FramingFault {
 /// `1*DIGIT` below 2^60, so that sums with it cannot overflow.
 fn length(value: &[u8]) -> Result<u64, FramingFault> {
     let plain = !value.is_empty() && value.len() <= 18 && value.iter().all(u8::is_ascii_digit);
-    let text = std::str::from_utf8(value).ok().filter(|_| plain);
-    text.and_then(|digits| digits.parse().ok()).ok_or(FramingFault::BadLength)
+    let number = value.iter().fold(0, |number: u64, digit| {
+        number.wrapping_mul(10).wrapping_add(u64::from(digit.wrapping_sub(b'0')))
+    });
+    plain.then_some(number).ok_or(FramingFault::BadLength)
 }
 
 #[cfg(test)]

@@ -476,6 +476,12 @@ impl RequestHead {
         text(self.target.of(&self.bytes))
     }
 
+    /// Bytes of the target.
+    #[must_use]
+    pub fn target_len(&self) -> usize {
+        self.target.of(&self.bytes).len()
+    }
+
     /// The first value of `name`, which is written in lower case.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&[u8]> {

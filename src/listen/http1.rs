@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, DATE};
 use http::{Method, StatusCode, Version};
 use http_body::Body as _;
 
@@ -314,9 +314,10 @@ where
         };
         let mut frame = BytesMut::with_capacity(HEAD_ROOM);
         frame.extend_from_slice(interim);
-        let date = date::of(clock::wall());
+        // The origin's own stays.
+        let date = (!fields.contains(&DATE)).then(|| date::of(clock::wall()));
         let framing = coding.announced(to_head, status, &fields);
-        AnswerHead { status, framing, connection, date: Some(&date) }.write(fields.iter(), &mut frame);
+        AnswerHead { status, framing, connection, date: date.as_ref() }.write(fields.iter(), &mut frame);
         if let Some(tunnel) = tunnel {
             ticket.switches();
             return self.tunnel(tunnel, frame, body, ticket);

@@ -215,16 +215,16 @@ impl Record {
         self.id.as_str()
     }
 
-    /// When its head was complete, on the wall.
+    /// The same in bytes, all of them ASCII.
     #[must_use]
-    pub fn began(&self) -> SystemTime {
-        self.wall
+    pub fn id_bytes(&self) -> &[u8] {
+        self.id.as_bytes()
     }
 
     /// The value of `traceparent` for the origin: the client's trace goes on, or one starts here.
     #[must_use]
-    pub fn traceparent(&self) -> &str {
-        self.trace.as_str()
+    pub fn traceparent(&self) -> &[u8] {
+        self.trace.as_bytes()
     }
 
     /// Whether the trace is the client's, so that its `tracestate` belongs to it and goes on.

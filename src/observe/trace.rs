@@ -83,7 +83,13 @@ impl Traceparent {
         Self { text, continued: parent.is_some() }
     }
 
-    /// The value of the header.
+    /// The value of the header in bytes, all of them ASCII.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// The same as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.text).unwrap_or_default()

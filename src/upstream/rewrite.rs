@@ -27,6 +27,8 @@ const OPTIONS_MAX: usize = 32;
 /// Room for nearly every head; longer ones grow.
 const USUAL: usize = 1024;
 const TRACESTATE: &str = "tracestate";
+/// What a line has around its name and value: `: ` and CR LF.
+const AROUND: usize = 4;
 
 /// What is written instead of what the client claimed.
 #[derive(Clone, Copy, Debug)]
@@ -45,9 +47,9 @@ pub struct Onward<'a> {
     /// The port that the client asked at, for `X-Forwarded-Port`.
     pub port: u16,
     /// This request's id, for `X-Request-Id`.
-    pub request_id: &'a str,
+    pub request_id: &'a [u8],
     /// The W3C trace context of this request.
-    pub traceparent: &'a str,
+    pub traceparent: &'a [u8],
     /// Whether the client's `tracestate` belongs to that context and goes on.
     pub tracestate: bool,
     /// Whether this is a WebSocket handshake that the path allows.
@@ -84,9 +86,9 @@ pub fn head(client: &Head<'_>, onward: &Onward<'_>) -> Result<BytesMut, Unclean>
     let options = Options::of(client)?;
     let mut out = Lines { bytes: BytesMut::with_capacity(USUAL), count: 0 };
     request_line(client.method(), onward, &mut out)?;
-    out.own(b"host: ", onward.host, "host")?;
+    out.own(b"host: ", onward.host.as_bytes(), "host")?;
     let mut cookie_written = false;
-    for (name, value) in client.iter() {
+    for (name, value) in client.lines() {
         match fate(name, onward, &options) {
             Fate::Drop => {}
             Fate::Copy => out.copy(name, value),
@@ -137,8 +139,8 @@ impl<'a> Options<'a> {
         Ok(options)
     }
 
-    fn name(&self, name: &str) -> bool {
-        self.named.iter().any(|token| token.eq_ignore_ascii_case(name.as_bytes()))
+    fn name(&self, name: &[u8]) -> bool {
+        self.named.iter().any(|token| token.eq_ignore_ascii_case(name))
     }
 }
 
@@ -158,15 +160,16 @@ impl Lines {
         self.count += 1;
     }
 
-    fn copy(&mut self, name: &str, value: &[u8]) {
-        self.put(name.as_bytes());
+    fn copy(&mut self, name: &[u8], value: &[u8]) {
+        self.bytes.reserve(name.len() + value.len() + AROUND);
+        self.put(name);
         self.put(b": ");
         self.put(value);
         self.end();
     }
 
     /// One of our own fields, whose value holds no blank; `start` is the name with its colon.
-    fn own(&mut self, start: &'static [u8], value: &str, part: &'static str) -> Result<(), Unclean> {
+    fn own(&mut self, start: &'static [u8], value: &[u8], part: &'static str) -> Result<(), Unclean> {
         self.put(start);
         self.visible(value, part)?;
         self.end();
@@ -174,12 +177,12 @@ impl Lines {
     }
 
     /// Copies what holds neither blanks nor control bytes: a target, a host, an id.
-    fn visible(&mut self, value: &str, part: &'static str) -> Result<(), Unclean> {
+    fn visible(&mut self, value: &[u8], part: &'static str) -> Result<(), Unclean> {
         // All bytes at once, which is faster than stopping at the first.
-        if value.bytes().fold(0, |found, b| found | u8::from(b <= b' ') | u8::from(b == 0x7f)) != 0 {
+        if value.iter().fold(0, |found, b| found | u8::from(*b <= b' ') | u8::from(*b == 0x7f)) != 0 {
             return Err(Unclean { part });
         }
-        self.put(value.as_bytes());
+        self.put(value);
         Ok(())
     }
 
@@ -225,31 +228,32 @@ impl From<Unclean> for Refusal {
     }
 }
 
-fn fate(name: &str, onward: &Onward<'_>, options: &Options<'_>) -> Fate {
-    if name == COOKIE.as_str() {
+fn fate(name: &[u8], onward: &Onward<'_>, options: &Options<'_>) -> Fate {
+    if name == COOKIE.as_str().as_bytes() {
         return if options.name(name) { Fate::Drop } else { Fate::Join };
     }
     let keep = onward.underscores == UnderscoreHeaders::Keep;
-    let drop = names::is_protected(name, keep, onward.trusted) || (name == TRACESTATE && !onward.tracestate);
-    let drop = drop || (onward.uncoded && name == ACCEPT_ENCODING.as_str());
+    let drop = names::is_protected(name, keep, onward.trusted)
+        || (name == TRACESTATE.as_bytes() && !onward.tracestate);
+    let drop = drop || (onward.uncoded && name == ACCEPT_ENCODING.as_str().as_bytes());
     let drop = drop || onward.reserved.is_some_and(|reserved| is_reserved(reserved, name));
     if drop || options.name(name) { Fate::Drop } else { Fate::Copy }
 }
 
 /// Whether the application could take the field for the reserved one: PHP reads `_` and `.` as `-`.
-fn is_reserved(reserved: &HeaderName, name: &str) -> bool {
+fn is_reserved(reserved: &HeaderName, name: &[u8]) -> bool {
     let fold = |byte: u8| if matches!(byte, b'_' | b'.') { b'-' } else { byte };
-    reserved.as_str().bytes().map(fold).eq(name.bytes().map(fold))
+    reserved.as_str().bytes().map(fold).eq(name.iter().copied().map(fold))
 }
 
 fn request_line(method: &Method, onward: &Onward<'_>, out: &mut Lines) -> Result<(), Unclean> {
     out.put(method.as_str().as_bytes());
     out.put(b" ");
     let path = if onward.path.is_empty() { "/" } else { onward.path };
-    out.visible(path, "path")?;
+    out.visible(path.as_bytes(), "path")?;
     if let Some(query) = onward.query {
         out.put(b"?");
-        out.visible(query, "query")?;
+        out.visible(query.as_bytes(), "query")?;
     }
     out.put(b" HTTP/1.1");
     out.end();
@@ -279,7 +283,7 @@ fn own_fields(onward: &Onward<'_>, out: &mut Lines) -> Result<(), Unclean> {
     out.number(u64::from(onward.port));
     out.end();
     if !onward.host.is_empty() {
-        out.own(b"x-forwarded-host: ", onward.host, "host")?;
+        out.own(b"x-forwarded-host: ", onward.host.as_bytes(), "host")?;
     }
     out.put(if onward.secure { &b"x-forwarded-proto: https"[..] } else { b"x-forwarded-proto: http" });
     out.end();
@@ -344,8 +348,8 @@ mod tests {
             client: "2001:db8::7".parse().unwrap(),
             secure: true,
             port: 8443,
-            request_id: "id-1",
-            traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            request_id: b"id-1",
+            traceparent: b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
             tracestate: false,
             uncoded: false,
             reserved: None,
@@ -529,12 +533,12 @@ mod tests {
             assert_eq!(write(&Onward { path: bad, ..onward() }, &[]), Err(Unclean { part: "path" }));
             assert_eq!(write(&Onward { query: Some(bad), ..onward() }, &[]), Err(Unclean { part: "query" }));
             assert_eq!(write(&Onward { host: bad, ..onward() }, &[]), Err(Unclean { part: "host" }));
-            assert!(write(&Onward { request_id: bad, ..onward() }, &[]).is_err());
-            assert!(write(&Onward { traceparent: bad, ..onward() }, &[]).is_err());
+            assert!(write(&Onward { request_id: bad.as_bytes(), ..onward() }, &[]).is_err());
+            assert!(write(&Onward { traceparent: bad.as_bytes(), ..onward() }, &[]).is_err());
         }
         for bad in [&b"a\nb"[..], b"a\rb", b"a\0b", b"\r\n"] {
             let mut out = Lines { bytes: BytesMut::new(), count: 0 };
-            out.copy("accept", bad);
+            out.copy(b"accept", bad);
             assert!(out.finish().is_err(), "{}", bad.escape_ascii());
         }
     }

@@ -72,32 +72,41 @@ fn bracketed(raw: &str) -> Result<(Cow<'_, str>, &str), HostFault> {
 }
 
 fn named(raw: &str) -> Result<(Cow<'_, str>, &str), HostFault> {
-    let (name, rest) = raw.split_at_checked(raw.find(':').unwrap_or(raw.len())).unwrap_or((raw, ""));
+    let (name, rest) =
+        raw.split_at_checked(raw.bytes().position(|b| b == b':').unwrap_or(raw.len())).unwrap_or((raw, ""));
     let name = name.strip_suffix('.').unwrap_or(name);
     if name.is_empty() {
         return Err(HostFault::Empty);
     }
-    let mut upper = false;
-    for byte in name.bytes() {
-        if !matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.') {
-            return Err(HostFault::BadByte(byte));
-        }
-        upper |= byte.is_ascii_uppercase();
-    }
-    check_labels(name)?;
+    let upper = check_labels(name)?;
     let host = if upper { Cow::Owned(name.to_ascii_lowercase()) } else { Cow::Borrowed(name) };
     Ok((host, rest))
 }
 
-fn check_labels(name: &str) -> Result<(), HostFault> {
-    if name.len() > 253 || name.split('.').any(|label| label.is_empty() || label.len() > 63) {
+/// Looks at each byte of a name once; whether one of them is upper-case.
+fn check_labels(name: &str) -> Result<bool, HostFault> {
+    let (mut upper, mut length, mut is_number) = (false, 0, true);
+    for byte in name.bytes() {
+        match byte {
+            b'.' if length == 0 => return Err(HostFault::BadLabel),
+            b'.' => (length, is_number) = (0, true),
+            _ if length == 63 => return Err(HostFault::BadLabel),
+            b'0'..=b'9' => length += 1,
+            b'a'..=b'z' | b'A'..=b'Z' | b'-' | b'_' => {
+                upper |= byte.is_ascii_uppercase();
+                length += 1;
+                is_number = false;
+            }
+            _ => return Err(HostFault::BadByte(byte)),
+        }
+    }
+    if length == 0 || name.len() > 253 {
         return Err(HostFault::BadLabel);
     }
-    let last = name.rsplit('.').next().unwrap_or(name);
-    if last.bytes().all(|b| b.is_ascii_digit()) && name.parse::<Ipv4Addr>().is_err() {
+    if is_number && name.parse::<Ipv4Addr>().is_err() {
         return Err(HostFault::BadIpv4);
     }
-    Ok(())
+    Ok(upper)
 }
 
 /// `:` and digits. Leading zeros and signs, which a lenient reader takes, are refused.
