@@ -243,11 +243,13 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
         };
         let (pulse, patience) = (Arc::clone(&self.pulse), self.patience);
         let tally = Arc::clone(&self.tally);
+        // In a box, for the future around it would hold it twice, and be moved five times until it runs.
+        let task = Box::pin(task);
         tokio::spawn(async move {
             if !run(task, &stream, &pulse, patience).await {
                 tally.event(Event::StreamStalled);
             } else if let Some(rest) = stream.rest() {
-                let _ = timeout(READ_ON_TIME, read_on(rest)).await;
+                let _ = Box::pin(timeout(READ_ON_TIME, read_on(rest))).await;
             }
         });
     }
@@ -288,8 +290,12 @@ async fn pass(mut task: Pin<&mut impl Future<Output = ()>>, pulse: &Pulse) -> Op
 /// The first poll finds the stream closed to the road: h2 hands over requests that were reset already,
 /// and hyper looks for the reset only after it has polled the service. So a request that was taken back
 /// before we saw it does not reach the origin. Nor does any that a fickle client still asks for.
-async fn run(task: impl Future<Output = ()>, stream: &Stream, pulse: &Pulse, patience: Duration) -> bool {
-    let mut task = pin!(task);
+async fn run(
+    mut task: Pin<Box<impl Future<Output = ()>>>,
+    stream: &Stream,
+    pulse: &Pulse,
+    patience: Duration,
+) -> bool {
     let mut alarm = pin!(None);
     if poll_fn(|cx| Poll::Ready(task.as_mut().poll(cx))).await.is_ready() || pulse.is_fickle() {
         return true;
