@@ -14,7 +14,9 @@ const BASE_POLICY: &str = "frame-ancestors 'self'; base-uri 'self'";
 const YEAR: &str = "max-age=31536000";
 
 fn site() -> Ravelin {
-    proxy().site(HOST, apache()).plain_serves().start()
+    // What is closed is closed by rules of its own (tests/it/closed.rs); here the origin is to answer.
+    let rules = "[site.rules]\ndeny = \"off\"\ninstall_tool = \"off\"";
+    proxy().site(HOST, apache()).with(rules).plain_serves().start()
 }
 
 /// Asks the origin for an answer with exactly these fields.
