@@ -113,6 +113,9 @@ impl Entrance {
 
 /// Apache before 2.4.60 could take an escaped question mark for the real one after a rewrite (CVE-2024-38474).
 fn is_hidden(path: &str) -> bool {
+    if !path.contains('%') {
+        return false;
+    }
     let mut parts = path.split("%3F").flat_map(|part| part.split("%3f"));
     parts.next();
     parts.any(|query| php::has(query.as_bytes(), PARAMETER))

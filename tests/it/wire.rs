@@ -481,8 +481,12 @@ fn an_early_answer_to_an_upload_reaches_the_client() {
     let site = proxy().site(HOST, early.as_str()).start();
     let file = tempfile::NamedTempFile::new().unwrap();
     file.as_file().set_len(3 * MIB).unwrap();
-    let ask =
-        site.ask("/").method("POST").header("Expect", "").arg("-T").arg(&file.path().display().to_string());
+    let ask = site
+        .ask("/upload")
+        .method("POST")
+        .header("Expect", "")
+        .arg("-T")
+        .arg(&file.path().display().to_string());
     ask.send().status(403).hardened().shows("early");
 }
 

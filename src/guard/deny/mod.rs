@@ -73,7 +73,7 @@ enum Word {
 }
 
 /// What an origin may read differently; a path that holds none of them has one form.
-const ODD: [&[u8]; 9] = [b"%", b";", b":", b"\\", b"//", b"./", b". ", b"\t", b"\0"];
+const ODD: [&[u8]; 9] = [b"%", b";", b":", b"\\", b"//", b"./", b" ", b"\t", b"\0"];
 
 impl Raw {
     /// Reads the table `deny`, if it is there.
@@ -210,13 +210,23 @@ impl Policy {
             return None;
         }
         let exact = forms::exact(path);
-        let rule = found(&exact).or_else(|| found(&forms::loose(&exact)))?;
+        let rule = found(&exact)
+            .or_else(|| self.is_odd(path.as_bytes()).then(|| found(&forms::loose(&exact)))?)?;
         self.rules.get(rule)
     }
 
     /// Whether a path holds any of the words. Where there are too many patterns for an automaton, every path does.
     fn may_close(&self, path: &[u8]) -> bool {
         path.ends_with(b".") || self.automaton.as_ref().is_none_or(|automaton| automaton.is_match(path))
+    }
+
+    /// Whether an origin may read a path in another way than it stands there.
+    fn is_odd(&self, path: &[u8]) -> bool {
+        let is_odd = |number: usize| matches!(self.words.get(number), Some(Word::Odd));
+        let odd = |automaton: &AhoCorasick| {
+            automaton.find_overlapping_iter(path).any(|hit| is_odd(hit.pattern().as_usize()))
+        };
+        path.ends_with(b".") || self.automaton.as_ref().is_none_or(odd)
     }
 
     /// The patterns of which `form` holds the word; all, if there is no automaton.
