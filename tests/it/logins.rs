@@ -5,4 +5,4 @@ mod replay;
 mod wiring;
 
 /// What has to be open for everybody so that every exchange reaches the origin; tables of a configuration.
-const OPEN: &str = "";
+const OPEN: &str = "[install_tool]\nopen_to = \"everybody\"";
