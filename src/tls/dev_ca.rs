@@ -412,7 +412,7 @@ mod tests {
     #[test]
     fn a_throw_away_certificate_needs_no_directory() {
         let certificate = throw_away(&["demo.localhost", "127.0.0.1"], clock::wall()).unwrap();
-        assert_eq!(certificate.facts.names, ["demo.localhost".into()]);
+        assert_eq!(certificate.facts.names, [Box::<str>::from("demo.localhost")]);
         assert!(certificate.key.keys_match().is_ok() && certificate.facts.is_self_signed());
         assert!(!certificate.facts.is_authority);
     }

@@ -402,7 +402,7 @@ mod tests {
             assert_eq!(complaints, "", "{make}");
             let loaded = loaded.unwrap();
             assert_eq!(loaded.facts.key_kind, kind);
-            assert_eq!(loaded.facts.names, ["www.example.org".into()]);
+            assert_eq!(loaded.facts.names, [Box::<str>::from("www.example.org")]);
             assert!(loaded.key.keys_match().is_ok());
         }
     }
