@@ -6,7 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Interval, interval, sleep, timeout};
 
 use crate::admin::socket::Bound;
-use crate::admin::{self, State};
+use crate::admin::{self, Desk, State};
 use crate::clock;
 use crate::config::complaint::Severity;
 use crate::drain::Phase;
@@ -38,14 +38,14 @@ enum Stop {
 pub async fn run(
     house: &House,
     mut signals: Signals,
-    admin: Vec<Bound>,
+    admin: Vec<(Bound, Desk)>,
     reload: Reload,
     ready: impl FnOnce(),
 ) {
-    for socket in admin {
+    for (socket, desk) in admin {
         let mut watch = house.drain.watch();
         let stop = async move { watch.reached(Phase::Killed).await };
-        tokio::spawn(admin::serve(socket, house.desk(), stop));
+        tokio::spawn(admin::serve(socket, desk, stop));
     }
     house.readiness.set(State::Ready);
     ready();

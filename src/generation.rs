@@ -17,6 +17,7 @@ use crate::listen;
 use crate::load;
 use crate::observe::{self, Observe};
 use crate::site::{Route, Site};
+use crate::state;
 use crate::tls::store::Store;
 
 /// One configuration, ready to serve.
@@ -56,6 +57,8 @@ pub struct Generation {
     pub log: observe::settings::Policy,
     /// Where metrics and readiness are served, and changes taken.
     pub admin: admin::settings::Policy,
+    /// Where bans are kept.
+    pub state: state::Policy,
     /// How a stop goes.
     pub shutdown: Shutdown,
 }

@@ -11,6 +11,7 @@
 //!         ├─ harden     what leaves the house               redirect from http to https
 //!         └─ observe    record, access log, metrics         admin    their listener
 //! config   read, complain, compile ─→ generation ─→ live    site     a site and its routes
+//! bans     who is locked out      state     where that is kept, and shared
 //! load     how much at once         pressure  what runs short
 //! server   the composition root     control · service   signals   runtime · drain · clock · rlimit
 //! replay   yesterday's requests, judged by today's rules
@@ -51,6 +52,7 @@ pub mod runtime;
 pub mod server;
 pub mod service;
 pub mod site;
+pub mod state;
 pub mod step;
 #[cfg(test)]
 mod tests;

@@ -73,6 +73,11 @@ impl Control {
         current_thread().map(Self)
     }
 
+    /// Ends it. Does not wait for what blocks: a disk that hangs, or a resolver.
+    pub fn end(self) {
+        self.0.shutdown_background();
+    }
+
     /// Runs `main` to its end. What it leaves behind goes on with the next one.
     pub fn run<F: Future>(&self, main: F) -> F::Output {
         self.0.block_on(main)

@@ -19,7 +19,7 @@ use crate::admin::{self, Desk, Readiness};
 use crate::bans::{Barred, Ledger, Memory, Meters, Tarpit};
 use crate::client::balancer::{self, Suspicion};
 use crate::client::key::Key;
-use crate::client::{Client, Peer};
+use crate::client::{self, Client, Peer};
 use crate::clock;
 use crate::config::Loaded;
 use crate::control::{self, Signals};
@@ -44,6 +44,7 @@ use crate::rlimit;
 use crate::runtime::{self, Control};
 use crate::service::Heartbeats;
 use crate::site::Site;
+use crate::state::{self, Keeper};
 use crate::tls;
 
 /// Reads the configuration again.
@@ -61,6 +62,8 @@ pub struct House {
     pub tally: Arc<Tally>,
     /// Who is connected.
     pub census: Arc<Census<Key>>,
+    /// How the store is, in which that is kept.
+    pub state: Arc<state::Status>,
     /// Which requests are under way.
     pub load: Arc<Load>,
     /// Who failed, who is locked out, and who was seen to log in.
@@ -140,6 +143,7 @@ pub fn run(
         ledger,
         tally: Arc::new(Tally::new(clock::now())),
         census: Arc::new(Census::new()),
+        state: Arc::default(),
         load: Arc::new(Load::new()),
         meters: Meters::new(clock::now()),
         tarpit: Arc::default(),
@@ -154,6 +158,11 @@ pub fn run(
     });
     house.announce(&generation);
     show_door(&house);
+    show_state(&house);
+    let mut keeper =
+        Keeper::new(Arc::clone(&house.ledger), generation.state.clone(), Arc::clone(&house.state));
+    // Before the first request: who was banned is banned still.
+    control.run(keeper.begin());
     let by_worker: Vec<Mutex<Vec<TcpListener>>> =
         (0..workers).map(|_| Mutex::new(sockets.iter_mut().filter_map(Vec::pop).collect())).collect();
     let inside = Arc::clone(&house);
@@ -162,6 +171,7 @@ pub fn run(
         work(index, Arc::clone(&inside), sockets)
     })
     .map_err(StartError::system("start its threads"))?;
+    let admin = admin.into_iter().map(|bound| (bound, house.desk())).collect();
     let serving = control::run(&house, signals, admin, reload, || {
         for (address, listener) in addresses.iter().zip(&generation.listeners) {
             let scheme = if listener.store.is_some() { "https" } else { "http" };
@@ -172,10 +182,13 @@ pub fn run(
     let watching = pressure::run(Arc::clone(&house));
     control.run(async {
         let watching = tokio::spawn(watching);
+        let mut watch = house.drain.watch();
+        let keeping = tokio::spawn(keeper.run(async move { watch.reached(Phase::Killed).await }));
         serving.await;
         watching.abort();
+        let _ = keeping.await;
     });
-    drop(control);
+    control.end();
     running.join();
     if !house.observe.flush() {
         tracing::warn!("the access log could not be written to its end");
@@ -307,6 +320,26 @@ fn administer(generation: &Generation) -> Result<Vec<admin::socket::Bound>, Star
     policy.listen.iter().map(bind).collect()
 }
 
+/// Shows on the metrics page how the store is.
+fn show_state(house: &Arc<House>) {
+    let show = |name, help, kind, label, read: Box<dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync>| {
+        house.observe.show(Outside { name, help, kind, label, read });
+    };
+    let state = Arc::clone(&house.state);
+    let up = move || vec![("", u64::from(state.is_up()))];
+    let help = "Whether the store of bans was reached last time: 1 or 0; 0 too while bans are kept in memory";
+    show("state_up", help, Kind::Gauge, "", Box::new(up));
+    let state = Arc::clone(&house.state);
+    let changes = move || state.counts().into();
+    let help =
+        "Changes written to the store of bans, taken over from it, not understood; and how often it failed";
+    show("state_changes", help, Kind::Counter, "what", Box::new(changes));
+    let ledger = Arc::clone(&house.ledger);
+    let lost = move || vec![("", ledger.changes_lost())];
+    let help = "Changes that the store of bans was not told, because there were too many while it was gone";
+    show("state_changes_lost", help, Kind::Counter, "", Box::new(lost));
+}
+
 fn bind(generation: &Generation, workers: usize) -> Result<Vec<Vec<TcpListener>>, StartError> {
     let bind =
         |listener: &Listener| socket::bind(listener.settings.address, workers).map_err(StartError::Bind);
@@ -358,8 +391,24 @@ fn terms_of(
 impl House {
     /// What the admin listener serves.
     #[must_use]
-    pub fn desk(&self) -> Desk {
-        Desk { observe: self.observe.clone(), readiness: self.readiness.clone() }
+    pub fn desk(self: &Arc<Self>) -> Desk {
+        let house = Arc::downgrade(self);
+        let bans = move || {
+            let generation = house.upgrade().map(|house| (Arc::clone(&house.ledger), house.live.load()));
+            match generation {
+                Some((ledger, generation)) => admin::bans::Counter {
+                    ledger,
+                    sites: generation.sites.iter().map(|site| site.name.clone()).collect(),
+                    prefix: generation.client.prefix(),
+                },
+                None => admin::bans::Counter {
+                    ledger: Arc::default(),
+                    sites: Vec::new(),
+                    prefix: client::key::Prefix::default(),
+                },
+            }
+        };
+        Desk { observe: self.observe.clone(), readiness: self.readiness.clone(), bans: Arc::new(bans) }
     }
 
     /// Puts another generation in force, or says why not and changes nothing.
@@ -373,8 +422,9 @@ impl House {
                     .to_owned(),
             );
         }
-        if old.workers != generation.workers || old.admin != generation.admin {
-            tracing::warn!("`limits.workers` and `admin.listen` take effect at the next start");
+        if old.workers != generation.workers || old.admin != generation.admin || old.state != generation.state
+        {
+            tracing::warn!("`limits.workers`, `[admin]` and `[state]` take effect at the next start");
         }
         generation.register(&self.observe);
         let generation = Arc::new(generation);

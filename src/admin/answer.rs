@@ -21,11 +21,13 @@ use tower_http::timeout::TimeoutLayer;
 use super::socket::Who;
 use super::{Desk, State};
 use crate::body::Body;
+use crate::clock;
 use crate::observe::{Observe, metrics};
 
 /// How long an answer may take to make.
 const PATIENCE: Duration = Duration::from_secs(5);
 const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
 
 /// The service with its layers around it.
 pub(super) type Stack =
@@ -34,7 +36,7 @@ pub(super) type Stack =
 /// Outside in: headers on every answer, a panic becomes a 500, an answer that takes too long a 503.
 pub(super) fn stack(desk: Desk, who: Who) -> Stack {
     let answer = service_fn(move |request: Request<Incoming>| {
-        let response = answer(request.method(), request.uri().path(), &desk, who);
+        let response = answer(&request, &desk, who);
         ready(Ok::<_, Infallible>(response))
     });
     let service = ServiceBuilder::new()
@@ -53,12 +55,19 @@ fn header(name: HeaderName, value: &'static str) -> SetResponseHeaderLayer<Heade
     SetResponseHeaderLayer::overriding(name, HeaderValue::from_static(value))
 }
 
-fn answer(method: &Method, path: &str, desk: &Desk, _who: Who) -> Response<Body> {
+fn answer(request: &Request<Incoming>, desk: &Desk, who: Who) -> Response<Body> {
+    let (method, path) = (request.method(), request.uri().path());
     let found = match path {
         "/metrics" => metrics_page(&desk.observe),
         "/-/healthz" => text(StatusCode::OK, "alive\n"),
         "/-/readyz" => ready_page(desk.readiness.state()),
-        _ => return text(StatusCode::NOT_FOUND, "Here are /metrics, /-/healthz and /-/readyz.\n"),
+        "/-/bans" | "/-/install-tool" => return counter(request, desk, who),
+        _ => {
+            return text(
+                StatusCode::NOT_FOUND,
+                "Here are /metrics, /-/healthz, /-/readyz, /-/bans and /-/install-tool.\n",
+            );
+        }
     };
     if matches!(*method, Method::GET | Method::HEAD) {
         return found;
@@ -66,6 +75,22 @@ fn answer(method: &Method, path: &str, desk: &Desk, _who: Who) -> Response<Body>
     let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD are served here.\n");
     response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     response
+}
+
+/// Only for whom the kernel vouches: a port can be reached by whoever makes TYPO3 ask for an address of his choice.
+fn counter(request: &Request<Incoming>, desk: &Desk, who: Who) -> Response<Body> {
+    if !who.is_trusted() {
+        return text(
+            StatusCode::FORBIDDEN,
+            "Bans are listed and changed over the unix socket alone: `[admin] listen = \"unix:…\"`.\n",
+        );
+    }
+    let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
+    let answer = (desk.bans)().answer(request.method(), path, query, &who.to_string(), clock::millis());
+    match answer {
+        Some(answer) => page_of(answer.status, if answer.json { JSON } else { TEXT }, answer.text),
+        None => text(StatusCode::NOT_FOUND, "There is nothing here.\n"),
+    }
 }
 
 fn metrics_page(observe: &Observe) -> Response<Body> {

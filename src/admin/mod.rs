@@ -23,6 +23,7 @@ use self::stream::Stream;
 use crate::observe::Observe;
 
 mod answer;
+pub mod bans;
 pub mod settings;
 pub mod socket;
 mod stream;
@@ -69,15 +70,18 @@ impl Readiness {
 }
 
 /// What can be asked for here.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Desk {
     /// The metrics.
     pub observe: Observe,
     /// Whether balancers may send requests.
     pub readiness: Readiness,
+    /// Who is banned, as it is when somebody asks.
+    pub bans: Arc<dyn Fn() -> bans::Counter + Send + Sync>,
 }
 
-/// Serves one socket until `stop` is done: `GET` and `HEAD` of `/metrics`, `/-/healthz` and `/-/readyz`.
+/// Serves one socket until `stop` is done: `GET` and `HEAD` of `/metrics`, `/-/healthz` and `/-/readyz`, and over a
+/// unix socket also `/-/bans` and `/-/install-tool`.
 /// All of it runs within this future: it spawns nothing, so whatever is open ends with it.
 pub async fn serve(bound: Bound, desk: Desk, stop: impl Future<Output = ()>) {
     let listener = match Listener::new(bound) {

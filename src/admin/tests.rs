@@ -7,17 +7,23 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::*;
+use crate::client::key::Prefix;
 use crate::observe::settings::{Form, Policy};
 
 /// A running listener: its address, its readiness, and what ends it.
-async fn start() -> (std::net::SocketAddr, Readiness, oneshot::Sender<()>, tokio::task::JoinHandle<()>) {
+fn start() -> (std::net::SocketAddr, Readiness, oneshot::Sender<()>, tokio::task::JoinHandle<()>) {
     let policy = Policy { access: Form::Off, ..Policy::default() };
     let observe = Observe::open(&policy, 1, UNIX_EPOCH).unwrap();
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     socket.set_nonblocking(true).unwrap();
     let address = socket.local_addr().unwrap();
     let readiness = Readiness::default();
-    let desk = Desk { observe, readiness: readiness.clone() };
+    let bans = Arc::new(|| bans::Counter {
+        ledger: Arc::default(),
+        sites: vec!["www.example.org".into()],
+        prefix: Prefix::default(),
+    });
+    let desk = Desk { observe, readiness: readiness.clone(), bans };
     let (end, ended) = oneshot::channel::<()>();
     let stop = async {
         let _ = ended.await;
@@ -36,7 +42,7 @@ async fn ask(address: std::net::SocketAddr, line: &str) -> String {
 
 #[tokio::test]
 async fn readiness_follows_the_process_and_never_turns_back() {
-    let (address, readiness, _end, _) = start().await;
+    let (address, readiness, _end, _) = start();
     let ready = || ask(address, "GET /-/readyz");
     assert!(ready().await.starts_with("HTTP/1.1 503 "));
     readiness.set(State::Ready);
@@ -50,7 +56,7 @@ async fn readiness_follows_the_process_and_never_turns_back() {
 
 #[tokio::test]
 async fn metrics_are_open_metrics_and_every_answer_is_hardened() {
-    let (address, _, _end, _) = start().await;
+    let (address, _, _end, _) = start();
     let answer = ask(address, "GET /metrics").await;
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("# EOF\n"), "{answer}");
     assert!(answer.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"));
@@ -64,7 +70,7 @@ async fn metrics_are_open_metrics_and_every_answer_is_hardened() {
 
 #[tokio::test]
 async fn only_get_and_head_of_what_is_there() {
-    let (address, _, _end, _) = start().await;
+    let (address, _, _end, _) = start();
     let head = ask(address, "HEAD /-/healthz").await;
     assert!(head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"), "{head}");
     let post = ask(address, "POST /metrics").await;
@@ -76,7 +82,7 @@ async fn only_get_and_head_of_what_is_there() {
 
 #[tokio::test]
 async fn silent_clients_keep_nobody_out_below_the_cap() {
-    let (address, _, _end, _) = start().await;
+    let (address, _, _end, _) = start();
     let mut silent = Vec::new();
     for _ in 0..CONNECTIONS - 1 {
         silent.push(TcpStream::connect(address).await.unwrap());
@@ -86,7 +92,7 @@ async fn silent_clients_keep_nobody_out_below_the_cap() {
 
 #[tokio::test]
 async fn a_head_that_never_ends_is_too_large() {
-    let (address, _, _end, _) = start().await;
+    let (address, _, _end, _) = start();
     let mut stream = TcpStream::connect(address).await.unwrap();
     let junk = format!("GET /metrics HTTP/1.1\r\nX: {}", "a".repeat(4 * HEAD_MAX));
     let _ = stream.write_all(junk.as_bytes()).await;
@@ -97,7 +103,7 @@ async fn a_head_that_never_ends_is_too_large() {
 
 #[tokio::test]
 async fn it_ends_when_it_is_told_to() {
-    let (address, _, end, task) = start().await;
+    let (address, _, end, task) = start();
     let open = TcpStream::connect(address).await.unwrap();
     end.send(()).unwrap();
     timeout(LIFE, task).await.unwrap().unwrap();

@@ -79,6 +79,17 @@ pub(super) struct Flags {
     #[arg(long, env = "RAVELIN_ADMIN", value_name = "ADDRESS", value_delimiter = ',')]
     pub(super) admin: Vec<String>,
 
+    /// Where bans are kept: `memory`, `file:PATH`, or `valkey://HOST` (with TLS `valkeys://`), which replicas share. In
+    /// a file below `$STATE_DIRECTORY` or /var/lib/ravelin if that is there, else in memory.
+    #[arg(
+        long,
+        env = "RAVELIN_STATE",
+        value_name = "STORE",
+        hide_env_values = true,
+        conflicts_with = "config"
+    )]
+    pub(super) state: Option<String>,
+
     /// The access log's form: `json`, `combined` or `off`.
     #[arg(
         long,
@@ -132,6 +143,7 @@ impl Flags {
         [
             (self.dry_run, "--dry-run"),
             (!self.admin.is_empty(), "--admin"),
+            (self.state.is_some(), "--state"),
             (!self.trusted_proxies.is_empty(), "--trusted-proxies"),
             (!self.cert.is_empty(), "--cert"),
             (!self.key.is_empty(), "--key"),
@@ -158,6 +170,9 @@ impl Flags {
         let _ = writeln!(text, "[log]\naccess = {}", quoted(&self.access_log));
         if !self.admin.is_empty() {
             let _ = writeln!(text, "[admin]\nlisten = {}", list(&self.admin));
+        }
+        if let Some(state) = &self.state {
+            let _ = writeln!(text, "[state]\nstore = {}", quoted(state));
         }
         if !self.trusted_proxies.is_empty() {
             let _ = writeln!(text, "[client]\ntrusted_proxies = {}", list(&self.trusted_proxies));

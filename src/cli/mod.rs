@@ -21,6 +21,7 @@ macro_rules! say_on {
 }
 
 mod ask;
+mod bans;
 mod check;
 mod config;
 mod demo;
@@ -60,6 +61,8 @@ enum Command {
     Firewall(firewall::Arguments),
     /// Print the annotated default configuration.
     Config(config::Arguments),
+    Bans(bans::Bans),
+    InstallTool(bans::InstallTool),
     /// Ask a running Ravelin whether it is ready (for container health checks).
     Health(health::Arguments),
 }
@@ -76,6 +79,8 @@ pub fn main() -> ExitCode {
         Command::Replay(arguments) => replay::main(&arguments),
         Command::Firewall(arguments) => firewall::main(&arguments),
         Command::Config(arguments) => config::main(&arguments),
+        Command::Bans(arguments) => bans::main(&arguments),
+        Command::InstallTool(arguments) => bans::install_tool(&arguments),
         Command::Health(arguments) => health::main(&arguments),
     }
 }

@@ -27,6 +27,12 @@ impl Prefix {
         (32..=128).contains(&bits).then_some(Self(bits))
     }
 
+    /// How many bits.
+    #[must_use]
+    pub fn bits(self) -> u8 {
+        self.0
+    }
+
     fn mask(self) -> u128 {
         u128::MAX.checked_shl(128 - u32::from(self.0)).unwrap_or(0)
     }

@@ -144,6 +144,12 @@ impl Policy {
         self.written.iter().find(holds).map(|element| (&*element.value.word, &element.place))
     }
 
+    /// How much of an IPv6 address is one client.
+    #[must_use]
+    pub fn prefix(&self) -> Prefix {
+        self.prefix
+    }
+
     /// What counts as one client for limits.
     #[must_use]
     pub fn key(&self, addr: IpAddr) -> Key {

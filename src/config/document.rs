@@ -27,6 +27,7 @@ use crate::listen::settings::{Certificates, Https, Service, UnknownSni};
 use crate::observe;
 use crate::runtime::worker_count;
 use crate::site::Site;
+use crate::state;
 use crate::tls::load::{Files, load};
 use crate::tls::store::{Store, UnknownName};
 use crate::upstream;
@@ -48,6 +49,14 @@ pub fn admin(source: &Arc<Source>, reading: &mut Reading<'_>) -> Option<Vec<admi
     let document = parse(source, reading)?;
     let section = Section::root(document.get_ref(), source).section(reading, "admin")?;
     Some(admin::settings::Raw::read(section, reading).compile(&mut reading.complaints).listen)
+}
+
+/// Where bans are kept, and nothing else.
+pub fn state(source: &Arc<Source>, reading: &mut Reading<'_>) -> Option<state::Policy> {
+    let document = parse(source, reading)?;
+    let mut root = Section::root(document.get_ref(), source);
+    let raw = state::settings::Raw::read(&mut root, reading);
+    Some(raw.compile(&mut reading.complaints))
 }
 
 /// The text as TOML; every fault is complained about.
@@ -80,6 +89,7 @@ struct Raw {
     bans: bans::Raw,
     log: observe::settings::Raw,
     admin: admin::settings::Raw,
+    state: state::settings::Raw,
     shutdown: Shutdown,
     unknown_host: host::Raw,
     layer: Layer,
@@ -109,6 +119,7 @@ impl Raw {
                 .section(reading, "admin")
                 .map(|section| admin::settings::Raw::read(section, reading))
                 .unwrap_or_default(),
+            state: state::settings::Raw::read(root, reading),
             shutdown: read_shutdown(root, reading),
             unknown_host: host::Raw::read(root, reading),
             layer: Layer::read(root, reading),
@@ -170,6 +181,7 @@ impl Raw {
             install_tool: Entrance::default(),
             log: self.log.compile(&mut reading.complaints),
             admin: self.admin.compile(&mut reading.complaints),
+            state: self.state.compile(&mut reading.complaints),
             shutdown: self.shutdown,
         })
     }

@@ -21,7 +21,9 @@ use complaint::{Complaints, Source};
 use section::Reading;
 
 use crate::admin::settings::Address;
+use crate::client::key::Prefix;
 use crate::generation::Generation;
+use crate::state::Place;
 
 /// A configuration, read as far as it could be.
 #[derive(Debug)]
@@ -69,6 +71,37 @@ pub fn admin(path: &Path) -> Admin {
         _ if reading.complaints.has_errors() => Admin::Unclear(reading.complaints),
         Some(addresses) if !addresses.is_empty() => Admin::At(addresses),
         _ => Admin::Nowhere,
+    }
+}
+
+/// Where the file at `path` says that bans are kept, whatever is wrong with the rest of it.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn state(path: &Path) -> Result<Place, Complaints> {
+    let source = Arc::new(Source { name: path.display().to_string(), text: read(path)? });
+    let mut reading = Reading { complaints: Complaints::default(), env: &environment, base: base(path) };
+    match document::state(&source, &mut reading) {
+        Some(policy) if !reading.complaints.has_errors() => Ok(policy.place),
+        _ => Err(reading.complaints),
+    }
+}
+
+/// The file in which bans are kept if nothing is said, if there is a folder for it.
+#[must_use]
+pub fn usual_state() -> Option<PathBuf> {
+    crate::state::settings::usual(&environment)
+}
+
+/// What the sites of the file at `path` are called, and how much of an IPv6 address is one client there. Nothing, if
+/// the file is not usable.
+#[must_use]
+pub fn names(path: &Path) -> (Vec<Box<str>>, Prefix) {
+    match load_file(path).generation {
+        Some(generation) => {
+            (generation.sites.iter().map(|site| site.name.clone()).collect(), generation.client.prefix())
+        }
+        None => (Vec::new(), Prefix::default()),
     }
 }
 
