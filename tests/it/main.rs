@@ -42,4 +42,5 @@ mod restricting;
 mod service;
 mod shedding;
 mod slow_clients;
+mod state;
 mod wire;

@@ -22,6 +22,7 @@ pub(crate) mod recorder;
 pub(crate) mod reply;
 pub(crate) mod scripted;
 pub(crate) mod strict;
+pub(crate) mod valkey;
 pub(crate) mod waiting;
 pub(crate) mod wire;
 

@@ -33,6 +33,8 @@ pub(crate) struct Builder {
     sites: Vec<(String, String)>,
     https: String,
     http: String,
+    admin_socket: Option<PathBuf>,
+    variables: Vec<(String, String)>,
     open_files: Option<u32>,
     address_space: Option<u64>,
 }
@@ -122,6 +124,18 @@ impl Builder {
         self
     }
 
+    /// With a unix socket beside the port of its admin listener.
+    pub(crate) fn admin_socket(mut self, path: &Path) -> Self {
+        self.admin_socket = Some(path.to_owned());
+        self
+    }
+
+    /// With a variable in its environment.
+    pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// With at most this many open files.
     pub(crate) fn open_files(mut self, count: u32) -> Self {
         self.open_files = Some(count);
@@ -149,13 +163,17 @@ impl Builder {
         }
         let text = format!(
             "{}\n[[listen]]\nurl = \"https://127.0.0.1:{}\"\ncertificates = [\n{pairs}]\n{}\n\
-             [[listen]]\nurl = \"http://127.0.0.1:{}\"\n{}\n[admin]\nlisten = \"127.0.0.1:{}\"\n\n{}{}",
+             [[listen]]\nurl = \"http://127.0.0.1:{}\"\n{}\n[admin]\nlisten = [\"127.0.0.1:{}\"{}]\n\n{}{}",
             self.keys,
             https.number(),
             self.https,
             http.number(),
             self.http,
             admin.number(),
+            self.admin_socket
+                .as_ref()
+                .map(|path| format!(", \"unix:{}\"", path.display()))
+                .unwrap_or_default(),
             self.tables,
             self.sites.iter().map(|(_, text)| text.as_str()).collect::<String>(),
         );
@@ -182,6 +200,7 @@ impl Builder {
         }
         command.args(["run", "--config"]).arg(config);
         command.env("NO_COLOR", "1");
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }
 }
