@@ -54,8 +54,9 @@ pub(super) async fn drive<C: Conversation>(
     let mut parting: Option<Instant> = None;
     poll_fn(|cx| {
         loop {
-            // Once it waits it need not be polled again before its time: a task has one waker for life.
-            if (!is_awaited || drain.has_reached(next)) && phase.as_mut().poll(cx).is_ready() {
+            // While nothing moves it need not be polled again once it waits: a task has one waker for life. Each
+            // move uses its waker up, also one to a phase that is not the awaited one.
+            if (!is_awaited || drain.has_reached(Phase::Draining)) && phase.as_mut().poll(cx).is_ready() {
                 if next == Phase::Killed {
                     return Poll::Ready(Outcome::Killed);
                 }
