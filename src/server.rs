@@ -331,8 +331,7 @@ fn show_state(house: &Arc<House>) {
     show("state_up", help, Kind::Gauge, "", Box::new(up));
     let state = Arc::clone(&house.state);
     let changes = move || state.counts().into();
-    let help =
-        "Changes written to the store of bans, taken over from it, not understood; and how often it failed";
+    let help = "Changes written to the store of bans, taken over from it, not understood, refused by it; and how often it failed";
     show("state_changes", help, Kind::Counter, "what", Box::new(changes));
     let ledger = Arc::clone(&house.ledger);
     let lost = move || vec![("", ledger.changes_lost())];

@@ -9,6 +9,7 @@ pub struct Status {
     written: AtomicU64,
     applied: AtomicU64,
     unclear: AtomicU64,
+    refused: AtomicU64,
     failures: AtomicU64,
 }
 
@@ -21,12 +22,13 @@ impl Status {
 
     /// What happened so far, by name.
     #[must_use]
-    pub fn counts(&self) -> [(&'static str, u64); 4] {
+    pub fn counts(&self) -> [(&'static str, u64); 5] {
         let count = |number: &AtomicU64| number.load(Relaxed);
         [
             ("written", count(&self.written)),
             ("applied", count(&self.applied)),
             ("unclear", count(&self.unclear)),
+            ("refused", count(&self.refused)),
             ("failed", count(&self.failures)),
         ]
     }
@@ -44,6 +46,10 @@ impl Status {
 
     pub(super) fn apply(&self, changes: usize) {
         self.applied.fetch_add(changes as u64, Relaxed);
+    }
+
+    pub(super) fn refused(&self) {
+        self.refused.fetch_add(1, Relaxed);
     }
 
     pub(super) fn unclear(&self, lines: u64) {

@@ -19,8 +19,9 @@ use futures_util::{StreamExt as _, stream};
 use ipnet::IpNet;
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo as _, ProtocolVersion,
-    PushInfo, PushKind, RedisConnectionInfo, RedisError, Script, TlsCertificates, Value,
+    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo as _, Pipeline,
+    ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError, RedisResult, Script,
+    TlsCertificates, Value,
 };
 use tokio::sync::mpsc;
 
@@ -53,6 +54,8 @@ pub struct Valkey {
     status: Arc<Status>,
     /// Something was told and could not be taken in: everything has to be read again.
     missed: Arc<AtomicBool>,
+    /// Whether it was said that the store refuses something.
+    complained: AtomicBool,
     dice: RandomState,
     drawn: AtomicU64,
 }
@@ -115,6 +118,7 @@ impl Valkey {
             origin: origin.into(),
             status,
             missed,
+            complained: AtomicBool::new(false),
             dice,
             drawn: AtomicU64::new(0),
         })
@@ -165,7 +169,11 @@ impl Valkey {
         let this = &*self;
         let mut under_way = stream::iter(changes).map(|change| this.tell(change)).buffered(AT_ONCE);
         while let Some(answer) = under_way.next().await {
-            answers.extend(line::read(&answer?));
+            match answer {
+                Ok(text) => answers.extend(line::read(&text)),
+                Err(error) if is_refusal(&error) => this.refused(&error),
+                Err(error) => return Err(failed(error)),
+            }
         }
         Ok(answers)
     }
@@ -206,7 +214,15 @@ impl Valkey {
         redis::cmd("PING").query_async::<()>(&mut self.connection).await.map_err(failed)
     }
 
-    async fn tell(&self, change: Change) -> Result<String, Failure> {
+    /// One change that the store does not take, for want of a right or of memory, must not keep all others.
+    fn refused(&self, error: &RedisError) {
+        self.status.refused();
+        if !self.complained.swap(true, Relaxed) {
+            tracing::warn!(%error, "the store does not keep everything; `docs/state.md` lists the rights it needs");
+        }
+    }
+
+    async fn tell(&self, change: Change) -> RedisResult<String> {
         match &change {
             Change::Banned(ban) => self.ban(ban).await,
             Change::Struck(tally, Some(sentence)) => self.strike(&change, tally, sentence).await,
@@ -217,22 +233,29 @@ impl Valkey {
             Change::Flushed => self.lift(&change, "*", "*", None).await,
             Change::Forgiven(tally) => self.forgive(&change, tally).await,
             Change::LoggedIn { at, .. } => {
-                self.note(&change, &self.keys.known, at.0.saturating_sub(millis(KNOWN_FOR)), at.0).await
+                self.note(
+                    redis::pipe(),
+                    &change,
+                    &self.keys.known,
+                    at.0.saturating_sub(millis(KNOWN_FOR)),
+                    at.0,
+                )
+                .await
             }
             Change::Granted { net, until } => self.grant(&change, *net, *until).await,
             Change::Struck(_, None) => Ok(String::new()),
         }
     }
 
-    async fn ban(&self, ban: &Ban) -> Result<String, Failure> {
+    async fn ban(&self, ban: &Ban) -> RedisResult<String> {
         let jail = stable_hash(ban.jail.as_bytes());
         let mut call = self.scripts.ban.key(&self.keys.bans);
         call.key(&self.keys.ends).key(&self.keys.lifted).key(self.keys.strikes(ban.subject, jail, ban.site));
         call.arg(clock::millis().0).arg(&self.keys.channel).arg(&*self.origin).arg(line::ban(ban));
-        call.invoke_async(&mut self.connection.clone()).await.map_err(failed)
+        call.invoke_async(&mut self.connection.clone()).await
     }
 
-    async fn strike(&self, change: &Change, tally: &Tally, sentence: &Sentence) -> Result<String, Failure> {
+    async fn strike(&self, change: &Change, tally: &Tally, sentence: &Sentence) -> RedisResult<String> {
         let drawn = self.drawn.fetch_add(1, Relaxed);
         let mut call = self.scripts.strike.key(&self.keys.bans);
         call.key(&self.keys.ends).key(&self.keys.lifted);
@@ -244,7 +267,7 @@ impl Valkey {
         call.arg(line::site(tally.site)).arg(millis(sentence.ban_time)).arg(millis(sentence.longest));
         call.arg(sentence.action.word()).arg(line::text(&sentence.why));
         call.arg(self.dice.hash_one(drawn) % 1000);
-        call.invoke_async(&mut self.connection.clone()).await.map_err(failed)
+        call.invoke_async(&mut self.connection.clone()).await
     }
 
     async fn lift(
@@ -253,41 +276,43 @@ impl Valkey {
         who: &str,
         jail: &str,
         site: Option<SiteId>,
-    ) -> Result<String, Failure> {
+    ) -> RedisResult<String> {
         let mut call = self.scripts.lift.key(&self.keys.bans);
         call.key(&self.keys.ends).key(&self.keys.lifted);
         call.arg(clock::millis().0).arg(&self.keys.channel).arg(&*self.origin).arg(line::change(change));
         call.arg(who).arg(jail).arg(line::site(site));
-        call.invoke_async(&mut self.connection.clone()).await.map_err(failed)
+        call.invoke_async(&mut self.connection.clone()).await
     }
 
-    async fn forgive(&self, change: &Change, tally: &Tally) -> Result<String, Failure> {
+    async fn forgive(&self, change: &Change, tally: &Tally) -> RedisResult<String> {
         let mut pipe = redis::pipe();
         pipe.atomic().del(self.keys.strikes(tally.subject, tally.jail, tally.site)).ignore();
         pipe.publish(&self.keys.channel, self.signed(change)).ignore();
-        pipe.exec_async(&mut self.connection.clone()).await.map_err(failed).map(|()| String::new())
+        pipe.exec_async(&mut self.connection.clone()).await.map(|()| String::new())
     }
 
-    async fn grant(&self, change: &Change, net: IpNet, until: Millis) -> Result<String, Failure> {
-        let mut pipe = redis::pipe();
-        // One that is there for the same network has another end, and is another member.
-        let same = |text: &String| match line::read(text) {
-            Some(Change::Granted { net: other, .. }) => other == net,
-            _ => false,
-        };
+    async fn grant(&self, change: &Change, net: IpNet, until: Millis) -> RedisResult<String> {
         let mut range = redis::cmd("ZRANGE");
         range.arg(&self.keys.grants).arg(0).arg(-1);
-        let there: Vec<String> = range.query_async(&mut self.connection.clone()).await.map_err(failed)?;
-        for old in there.iter().filter(|text| same(text)) {
+        let there: Vec<String> = range.query_async(&mut self.connection.clone()).await?;
+        // One that is there for the same network has another end, and is another member.
+        let same = |text: &&String| matches!(line::read(text), Some(Change::Granted { net: other, .. }) if other == net);
+        let mut pipe = redis::pipe();
+        for old in there.iter().filter(same) {
             pipe.zrem(&self.keys.grants, old).ignore();
         }
-        pipe.exec_async(&mut self.connection.clone()).await.map_err(failed)?;
-        self.note(change, &self.keys.grants, clock::millis().0, until.0).await
+        self.note(pipe, change, &self.keys.grants, clock::millis().0, until.0).await
     }
 
     /// Keeps a line with its time, takes out those before `from`, and tells.
-    async fn note(&self, change: &Change, key: &str, from: u64, at: u64) -> Result<String, Failure> {
-        let mut pipe = redis::pipe();
+    async fn note(
+        &self,
+        mut pipe: Pipeline,
+        change: &Change,
+        key: &str,
+        from: u64,
+        at: u64,
+    ) -> RedisResult<String> {
         pipe.atomic();
         if at > from {
             pipe.zadd(key, line::change(change), at).ignore();
@@ -295,7 +320,7 @@ impl Valkey {
         pipe.cmd("ZREMRANGEBYSCORE").arg(key).arg("-inf").arg(from).ignore();
         pipe.cmd("PEXPIREAT").arg(key).arg(at.max(from).saturating_add(millis(super::MEMORY))).ignore();
         pipe.publish(&self.keys.channel, self.signed(change)).ignore();
-        pipe.exec_async(&mut self.connection.clone()).await.map_err(failed).map(|()| String::new())
+        pipe.exec_async(&mut self.connection.clone()).await.map(|()| String::new())
     }
 
     fn signed(&self, change: &Change) -> String {
@@ -375,6 +400,12 @@ fn client(settings: &settings::Valkey) -> Result<Client, Failure> {
         None => None,
     };
     Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert }).map_err(failed)
+}
+
+/// Whether the server understood, and does not want this one. Anything else is about the connection, or about a server
+/// that is just starting or just demoted.
+fn is_refusal(error: &RedisError) -> bool {
+    matches!(error.code(), Some("ERR" | "EXECABORT" | "NOPERM" | "NOSCRIPT" | "OOM" | "WRONGTYPE"))
 }
 
 /// What went wrong, in a sentence. Servers do not repeat passwords.

@@ -1,5 +1,6 @@
 //! Bans that outlive the process, and bans that replicas share: with a real file and a real Valkey or Redis.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::harness::proxy::Builder;
-use crate::harness::recorder::OK;
+use crate::harness::recorder::{Next, OK};
 use crate::harness::valkey::Valkey;
 use crate::harness::{HOST, Ravelin, Recorder, Said, Wire, proxy, ravelin, run, within};
 
@@ -99,6 +100,124 @@ fn a_ban_reaches_every_replica_and_so_does_its_end() {
     for line in ["event=\"bans-add\"", "event=\"bans-flush\"", "by=\"uid "] {
         one.says(line);
     }
+}
+
+/// An origin that answers `/401` with that status, and everything else with 200.
+fn strict() -> Recorder {
+    Recorder::scripted(|_, head, socket| {
+        let refuse = head.starts_with(b"GET /401");
+        let answer = if refuse { OK.replace("200 OK", "401 No") } else { OK.to_owned() };
+        if socket.write_all(answer.as_bytes()).is_ok() { Next::KeepAlive } else { Next::Close }
+    })
+}
+
+/// A replica that believes the tests about whom they ask for, and bans after four answers with 401.
+fn guarded(origin: &Recorder, store: &str) -> Replica {
+    let (builder, socket, folder) = described(origin, &format!("store = \"{store}\""));
+    let tables = "[client]\ntrusted_proxies = [\"127.0.0.1\"]\n\
+                  [[jail]]\nname = \"door\"\nmatch = { status = [401] }\nmax_retry = 4\n";
+    Replica { site: builder.table(tables).start(), socket, _folder: folder }
+}
+
+impl Replica {
+    /// The status for a client somewhere else.
+    fn asked(&self, client: &str, path: &str) -> u16 {
+        self.site.ask(path).header("X-Forwarded-For", client).send().status
+    }
+
+    /// Waits until a client gets this status, and says how long that took.
+    #[track_caller]
+    fn comes_to(&self, client: &str, path: &str, status: u16) -> Duration {
+        let begin = Instant::now();
+        let came = within(PATIENCE, || (self.asked(client, path) == status).then_some(()));
+        assert!(came.is_some(), "{client} {path} never gets {status}:\n{}", self.site.stderr());
+        begin.elapsed()
+    }
+}
+
+#[test]
+fn who_is_banned_by_one_is_refused_by_the_other() {
+    let (valkey, origin) = (Valkey::start(), strict());
+    let (one, other) = (guarded(&origin, &valkey.url("")), guarded(&origin, &valkey.url("")));
+    one.bans(&["add", "192.0.2.1"]).exits(0);
+    println!("refused by the other after {:?}", other.comes_to("192.0.2.1", "/", 403));
+    assert_eq!(other.asked("192.0.2.2", "/"), 200);
+    other.bans(&["remove", "192.0.2.1"]).exits(0);
+    one.comes_to("192.0.2.1", "/", 200);
+}
+
+/// Each of them alone has seen too little for a ban.
+#[test]
+fn failures_spread_over_replicas_make_one_ban_and_the_next_is_longer() {
+    let (valkey, origin) = (Valkey::start(), strict());
+    let (one, other) = (guarded(&origin, &valkey.url("")), guarded(&origin, &valkey.url("")));
+    let fail = |client: &str| {
+        for replica in [&one, &other, &one, &other] {
+            assert_eq!(replica.asked(client, "/401"), 401);
+        }
+        let times = (one.comes_to(client, "/", 403), other.comes_to(client, "/", 403));
+        println!("{client} is refused by both after {times:?}");
+    };
+    fail("192.0.2.1");
+    assert_eq!(one.asked("192.0.2.2", "/"), 200);
+    let level = |replica: &Replica| {
+        let rows: serde_json::Value = serde_json::from_str(&replica.bans(&["list", "--json"]).out).unwrap();
+        (rows[0]["level"].clone(), rows[0]["seconds_left"].as_u64().unwrap(), rows[0]["jail"].clone())
+    };
+    let (first, seconds, jail) = level(&other);
+    assert_eq!((first.as_u64(), jail.as_str()), (Some(0), Some("door")));
+    assert!((590..=675).contains(&seconds), "{seconds}");
+    // As if it had ended: its end is put into the past in the store, and both start anew.
+    drop((one, other));
+    let line = valkey.ask(&["HGET", "{ravelin}:bans", "192.0.2.1"]);
+    let line = line.lines().nth(1).unwrap();
+    let fields: Vec<&str> = line.split('\t').collect();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+    let over = line.replace(fields[4], &(now - 1000).to_string());
+    valkey.ask(&["HSET", "{ravelin}:bans", "192.0.2.1", &over]);
+    let (one, other) = (guarded(&origin, &valkey.url("")), guarded(&origin, &valkey.url("")));
+    assert_eq!(one.asked("192.0.2.1", "/"), 200);
+    for replica in [&one, &other, &one, &other] {
+        assert_eq!(replica.asked("192.0.2.1", "/401"), 401);
+    }
+    one.comes_to("192.0.2.1", "/", 403);
+    let (second, seconds, _) = level(&one);
+    assert_eq!(second.as_u64(), Some(1));
+    assert!((1_190..=1_350).contains(&seconds), "twice as long: {seconds}");
+}
+
+#[test]
+fn a_failure_that_counted_is_forgotten_by_nobody_after_kill_9() {
+    let origin = strict();
+    let folder = tempfile::tempdir().unwrap();
+    let store = format!("file:{}", folder.path().join("state.redb").display());
+    let mut one = guarded(&origin, &store);
+    for _ in 0..4 {
+        one.asked("192.0.2.1", "/401");
+    }
+    one.comes_to("192.0.2.1", "/", 403);
+    std::thread::sleep(Duration::from_secs(1));
+    one.site.signal("KILL");
+    one.site.ends_within(PATIENCE);
+    let again = guarded(&origin, &store);
+    assert_eq!(again.asked("192.0.2.1", "/"), 403, "the first request already");
+    assert_eq!(again.asked("192.0.2.2", "/"), 200);
+}
+
+#[test]
+fn the_install_tool_opens_at_every_replica_and_for_nobody_else() {
+    let (valkey, origin) = (Valkey::start(), strict());
+    let (one, other) = (guarded(&origin, &valkey.url("")), guarded(&origin, &valkey.url("")));
+    let path = "/typo3/install.php";
+    assert_eq!((one.asked("192.0.2.1", path), other.asked("192.0.2.1", path)), (404, 404));
+    let socket = format!("unix:{}", one.socket.display());
+    let tool = |words: &[&str]| run(ravelin().arg("install-tool").args(words).args(["--admin", &socket]));
+    tool(&["open", "--for", "30m", "--from", "192.0.2.1"]).exits(0);
+    assert_eq!(one.asked("192.0.2.1", path), 200);
+    other.comes_to("192.0.2.1", path, 200);
+    assert_eq!(other.asked("192.0.2.2", path), 404);
+    tool(&["close"]).exits(0);
+    other.comes_to("192.0.2.1", path, 404);
 }
 
 #[test]
@@ -214,6 +333,21 @@ fn a_user_with_few_rights_and_a_password_suffices_and_no_log_knows_it() {
         assert!(!said.contains("hunter"), "{said}");
     }
     assert!(!one.site.stderr().contains("cannot be used"), "nothing was refused:\n{}", one.site.stderr());
+}
+
+#[test]
+fn what_the_store_refuses_keeps_nothing_else() {
+    let valkey = Valkey::with("user default on nopass ~* &* +@all -zrange");
+    let origin = Recorder::answering(OK);
+    let (one, other) = (shared(&origin, &valkey.url("")), shared(&origin, &valkey.url("")));
+    let socket = format!("unix:{}", one.socket.display());
+    run(ravelin().args(["install-tool", "open", "--from", "192.0.2.9", "--admin", &socket])).exits(0);
+    one.says("does not keep everything");
+    one.bans(&["add", "192.0.2.1"]).exits(0);
+    other.hears("192.0.2.1");
+    let page = one.site.admin("/metrics").text();
+    assert!(page.contains("ravelin_state_up 1"), "{page}");
+    assert!(page.contains("ravelin_state_changes_total{what=\"refused\"} 1"), "{page}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A real Valkey or Redis of its own: port, password, ACL user or TLS as a test wants them.
 
+use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
@@ -57,14 +58,15 @@ impl Valkey {
         if self.tls {
             let pair = certs::issue(path, "server", &["localhost"]);
             std::fs::write(self.roots(), certs::authority_pem()).expect("the authority is written");
-            text.push_str(&format!(
-                "port 0\ntls-port {port}\ntls-cert-file {}\ntls-key-file {}\ntls-ca-cert-file {}\ntls-auth-clients no\n",
+            let _ = writeln!(
+                text,
+                "port 0\ntls-port {port}\ntls-cert-file {}\ntls-key-file {}\ntls-ca-cert-file {}\ntls-auth-clients no",
                 pair.chain.display(),
                 pair.key.display(),
                 self.roots().display()
-            ));
+            );
         } else {
-            text.push_str(&format!("port {port}\n"));
+            let _ = writeln!(text, "port {port}");
         }
         let config = path.join("server.conf");
         std::fs::write(&config, text).expect("the configuration is written");
@@ -131,7 +133,7 @@ impl Valkey {
         socket.set_read_timeout(Some(Duration::from_millis(300))).expect("a time-out");
         let mut command = format!("*{}\r\n", words.len());
         for word in words {
-            command.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+            let _ = write!(command, "${}\r\n{word}\r\n", word.len());
         }
         socket.write_all(command.as_bytes()).expect("it listens");
         let (mut answer, mut piece) = (Vec::new(), [0; 4096]);
