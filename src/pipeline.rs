@@ -29,7 +29,7 @@ use crate::body::{Body, Upload};
 use crate::client::key::Key;
 use crate::client::{self, Client, Peer};
 use crate::clock;
-use crate::config::units::Mode;
+use crate::config::units::{Draw, Mode};
 use crate::gate::{Witness, gate, is_enforced};
 use crate::generation::Generation;
 use crate::guard::host::Authority;
@@ -137,7 +137,7 @@ async fn serve<'g, 'r>(
             debug_assert!(head.get(&X_RAVELIN_DEFECT).is_none(), "asked for by a test");
             let place = worker.enter(generation, &errand.client)?;
             let upstream = &errand.site.upstream;
-            let tap = errand.watch(&head, &upload);
+            let tap = errand.watch(worker, &generation.bans, &head, &upload, record.draw());
             let call = errand.call(generation, peer, head, (upload, tap.as_ref()), found.secure, record)?;
             let call = Call { client: place.client(), ..call };
             record.hold(place);
@@ -442,10 +442,31 @@ impl<'g> Found<'g, '_> {
 }
 
 impl Errand<'_, '_> {
-    /// Looks whether the request may be a try to log in.
-    fn watch(&self, head: &Head<'_>, upload: &Upload) -> Option<Tap> {
+    /// Looks whether the request may be a try to log in. Where user names are counted, one that is banned is
+    /// stopped before the last piece of the body goes on: its password is not looked at.
+    fn watch(
+        &self,
+        worker: &Worker,
+        bans: &Arc<bans::Policy>,
+        head: &Head<'_>,
+        upload: &Upload,
+        draw: Draw,
+    ) -> Option<Tap> {
         let asked = Asked::of(head, &self.path, self.target.query, upload.size_hint().exact());
-        login::watch(&self.route.rules.login, &asked).map(Tap::new)
+        let tap = login::watch(&self.route.rules.login, &asked).map(Tap::new)?;
+        if bans.login().user_retry.is_none() {
+            return Some(tap);
+        }
+        let (ledger, bans) = (Arc::clone(worker.ledger()), Arc::clone(bans));
+        let (site, mode) = (self.site.id, self.route.rules.modes.ban);
+        Some(tap.guarded(move |attempt| {
+            let user = attempt.user.as_deref().map(login::user_id);
+            let check = |user| bans::check_user(&bans, &ledger, user, site, clock::millis());
+            match user.and_then(check) {
+                Some((its, refusal)) if is_enforced(draw, mode.min(its)) => Err(refusal),
+                _ => Ok(()),
+            }
+        }))
     }
 
     /// Looks what came of it, and has that counted. Nothing is held back for it.

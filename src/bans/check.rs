@@ -83,12 +83,13 @@ impl Barred {
 #[must_use]
 pub fn check_user(
     policy: &Policy,
-    memory: &Memory<'_>,
+    ledger: &Ledger,
     user: UserId,
     site: SiteId,
+    now: Millis,
 ) -> Option<(Mode, Refusal)> {
-    let ban = memory.ledger.user_banned(user, site, memory.now)?;
-    let refusal = refusal(&ban, Reason::LoginRateLimited, memory.now).said(super::Action::Refuse);
+    let ban = ledger.user_banned(user, site, now)?;
+    let refusal = refusal(&ban, Reason::LoginRateLimited, now).said(super::Action::Refuse);
     Some((policy.mode_of(&ban.jail), refusal))
 }
 

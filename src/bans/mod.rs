@@ -18,7 +18,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use check::{Barred, Memory, Who, check};
+pub use check::{Barred, Memory, Who, check, check_user};
 pub use jail::{Action, Jail, Reach};
 pub use ledger::{Bounds, Change, Ledger, Sentence, Tally};
 pub use policy::{Policy, Raw};

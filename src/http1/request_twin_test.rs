@@ -162,7 +162,10 @@ fn compare(input: &[u8], runtime: &tokio::runtime::Runtime) -> Result<(), TestCa
     for (index, read) in ours.read.iter().enumerate() {
         prop_assert_eq!(Some(read), theirs.get(index), "request {} of {}: {:?}", index, text, ended);
     }
-    let closed = !ours.read.is_empty() && !ours.goes_on;
+    // hyper passes over a Connection that is not all ASCII, and a `close` in it; to us it is the end.
+    let is_unread =
+        |read: &Read| read.fields.iter().any(|(name, value)| name == "connection" && !value.is_ascii());
+    let closed = !ours.read.is_empty() && !ours.goes_on && !ours.read.last().is_some_and(is_unread);
     prop_assert!(!closed || theirs.len() == ours.read.len(), "hyper goes on behind the last of {}", text);
     Ok(())
 }

@@ -20,6 +20,6 @@ pub mod verdict;
 pub use attempt::{Asked, Attempt, Kind, Watch, watch};
 pub use conclude::{Conclusion, conclude, take_signal};
 pub use policy::{Policy, Raw};
-pub use settle::Settlement;
+pub use settle::{Settlement, user_id};
 pub use tap::{Tap, Window};
 pub use verdict::{Facts, Outcome, Verdict};

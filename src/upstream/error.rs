@@ -72,6 +72,8 @@ pub struct UpstreamError {
     pub retry: Retry,
     /// How far it came.
     pub facts: Facts,
+    /// The refusal of a request body on its way, with how long it holds.
+    pub refusal: Option<Box<Refusal>>,
 }
 
 /// What the record of a request wants to know about the way to the origin.
@@ -139,7 +141,7 @@ impl Kind {
 impl UpstreamError {
     /// An error after which nothing is sent again.
     pub fn new(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, detail: detail.into(), retry: Retry::Never, facts: Facts::default() }
+        Self { kind, detail: detail.into(), retry: Retry::Never, facts: Facts::default(), refusal: None }
     }
 
     /// The same error with what may be done about it.
@@ -153,7 +155,8 @@ impl UpstreamError {
     pub fn body(error: &BodyError) -> Self {
         match error {
             BodyError::Refused(refusal) => {
-                Self::new(Kind::ClientRefused(refusal.reason), refusal.detail.clone())
+                let known = Self::new(Kind::ClientRefused(refusal.reason), refusal.detail.clone());
+                Self { refusal: Some(Box::new(refusal.clone())), ..known }
             }
             BodyError::Client(_) | BodyError::Origin(_) => Self::new(Kind::ClientBody, error.to_string()),
         }
@@ -175,6 +178,9 @@ impl std::error::Error for UpstreamError {}
 impl From<UpstreamError> for Refusal {
     fn from(error: UpstreamError) -> Self {
         let detail = error.to_string();
-        Refusal::new(error.kind.reason(), detail)
+        match error.refusal {
+            Some(refusal) => Refusal { detail: detail.into(), ..*refusal },
+            None => Refusal::new(error.kind.reason(), detail),
+        }
     }
 }

@@ -441,9 +441,12 @@ fn an_editors_day_meets_nothing_closed() {
         return;
     }
     let origin = RawOrigin::start();
-    let known = "[site.install_tool]\nsources = [\"127.0.0.1\"]";
+    // A day in a second, without the limits on how often one may ask.
+    let known = "[site.rules]\nrate = \"off\"\nban = \"off\"\n[site.install_tool]\nsources = [\"127.0.0.1\"]";
     let open = proxy().site(HOST, origin.url().as_str()).with(known).plain_serves().start();
-    let stranger = proxy().site(HOST, origin.url().as_str()).plain_serves().start();
+    // The day holds logins, after which nobody is a stranger any more.
+    let nobody = "[site.rules]\nrate = \"off\"\nban = \"off\"\n[site.install_tool]\nopen_to = \"nobody\"";
+    let stranger = proxy().site(HOST, origin.url().as_str()).with(nobody).plain_serves().start();
     let mut results = Results::of("editors-day");
     let (mut wire, mut strange) = (None, None);
     for (number, (method, target)) in recordings.iter().enumerate() {

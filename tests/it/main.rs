@@ -34,6 +34,7 @@ mod limits;
 mod logins;
 mod logs;
 mod malformed;
+mod office;
 mod origin;
 mod origin_faults;
 mod path_acl;

@@ -1,0 +1,107 @@
+//! A morning in one minute: an office of editors behind one address, and somebody who sprays passwords from two hundred.
+
+use std::io::Write as _;
+
+use crate::harness::recorder::Next;
+use crate::harness::reply::Reply;
+use crate::harness::{HOST, Ravelin, Recorder, Wire, proxy};
+
+const OFFICE: &str = "198.51.100.7";
+
+/// The morning is pressed into seconds: how often one may ask is not what is looked at here.
+const TABLES: &str = "[client]\ntrusted_proxies = [\"127.0.0.1\"]\n[[rate]]\nname = \"login\"\nrate = \"1000000/s\"\nburst = 1000000\n";
+
+/// Answers as TYPO3 13 does (to a password that a field repeats, since a script sees heads only): 303 and a session for the right password, else 200 and the end of a session, which
+/// polls of a stale tab get, too.
+fn typo3() -> Recorder {
+    Recorder::scripted(|_, head, socket| {
+        let head = String::from_utf8_lossy(head);
+        let deleted =
+            "be_typo_user=deleted; expires=Sat, 22 Nov 2025 13:39:48 GMT; Max-Age=0; path=/; httponly";
+        let answer = if head.starts_with("POST /typo3/login") && head.contains("x-password: right") {
+            "HTTP/1.1 303 See Other\r\nLocation: /typo3/main?token=1\r\nSet-Cookie: be_typo_user=eyJ0; path=/; httponly\r\nContent-Length: 0\r\n\r\n".to_owned()
+        } else {
+            format!(
+                "HTTP/1.1 200 OK\r\nSet-Cookie: {deleted}\r\nContent-Type: text/html\r\nContent-Length: 5\r\n\r\nlogin"
+            )
+        };
+        if socket.write_all(answer.as_bytes()).is_ok() { Next::KeepAlive } else { Next::Close }
+    })
+}
+
+fn house(tables: &str) -> (Ravelin, Recorder) {
+    let origin = typo3();
+    let site = proxy().site(HOST, &origin).plain_serves().table(TABLES).table(tables).start();
+    (site, origin)
+}
+
+fn log_in(wire: &mut Wire, from: &str, user: &str, password: &str) -> Reply {
+    let body = format!("login_status=login&username={user}&userident={password}");
+    let length = body.len();
+    wire.say(&format!(
+        "POST /typo3/login?loginProvider=1433416747 HTTP/1.1\nHost: {HOST}\nX-Forwarded-For: {from}\nX-Password: {password}\nContent-Type: application/x-www-form-urlencoded\nContent-Length: {length}\n\n{body}"
+    ))
+    .reply()
+}
+
+fn poll(wire: &mut Wire, from: &str) -> Reply {
+    wire.say(&format!(
+        "GET /typo3/ajax/login/timedout HTTP/1.1\nHost: {HOST}\nX-Forwarded-For: {from}\nCookie: be_typo_user=old\n\n"
+    ))
+    .reply()
+}
+
+#[test]
+fn the_sprayer_is_locked_out_and_no_editor_is() {
+    let (site, _origin) = house("");
+    let (mut office, mut attacker) = (site.wire(), site.wire());
+    let mut tried = [0_u32; 200];
+    for editor in 0..20 {
+        // Stale tabs of everybody poll all the while.
+        for _ in 0..20 {
+            poll(&mut office, OFFICE).status(200);
+        }
+        // One in three mistypes, up to three times in a row.
+        let wrong = if editor % 3 == 0 { 1 + editor / 3 % 3 } else { 0 };
+        for _ in 0..wrong {
+            log_in(&mut office, OFFICE, &format!("editor{editor}"), "mistyped").status(200);
+        }
+        log_in(&mut office, OFFICE, &format!("editor{editor}"), "right").status(303);
+        // Meanwhile each of the two hundred tries a password on one user after the other.
+        for (number, tried) in tried.iter_mut().enumerate() {
+            if editor < 8 {
+                let from = format!("203.0.113.{}", number % 100 + 1 + 100 * (number / 100));
+                let reply = log_in(&mut attacker, &from, &format!("editor{editor}"), "Summer2026");
+                match reply.status {
+                    200 => *tried += 1,
+                    403 => assert!(reply.header("retry-after").is_some(), "{reply}"),
+                    other => panic!("{other}: {reply}"),
+                }
+                // A refusal ends the connection where the body was not read.
+                if reply.status == 403 {
+                    attacker = site.wire();
+                }
+            }
+        }
+    }
+    assert!(tried.iter().all(|tried| *tried == 4), "fewer than five tries each: {tried:?}");
+    let bans = site.counted(&["ravelin_bans_made_total", "jail=\"login\""]);
+    assert!((bans - 200.0).abs() < 0.1, "{bans} bans");
+    log_in(&mut office, OFFICE, "editor1", "right").status(303);
+}
+
+#[test]
+fn a_name_that_a_thousand_addresses_try_rests_for_a_while_and_others_do_not() {
+    let (site, origin) = house("[bans]\nper_user = true\n");
+    let mut wire = site.wire();
+    for number in 0..20 {
+        log_in(&mut wire, &format!("203.0.113.{number}"), "admin", "guess").status(200);
+    }
+    origin.forget();
+    let reply = log_in(&mut site.wire(), "192.0.2.1", "ADMIN", "guess");
+    assert!(reply.status(429).header("retry-after").is_some(), "{reply}");
+    assert!(!origin.text().contains("ADMIN"), "no origin looks at the password: {}", origin.text());
+    log_in(&mut site.wire(), "192.0.2.1", "editor", "right").status(303);
+    log_in(&mut wire, "203.0.113.1", "editor", "right").status(303);
+    poll(&mut wire, "192.0.2.1").status(200);
+}
