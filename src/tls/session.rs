@@ -231,7 +231,9 @@ impl Session {
                 staged = 0;
             }
             let count = if staged == 0 && rest.len() >= RECORD {
-                let count = rest.len().min((OUTPUT_LIMIT - self.output().len()).max(RECORD));
+                // The head's own record may have gone beyond the limit.
+                let room = OUTPUT_LIMIT.saturating_sub(self.output().len());
+                let count = rest.len().min(room.max(RECORD));
                 self.encrypt(rest.get(..count).unwrap_or_default())?;
                 count
             } else {
@@ -584,6 +586,19 @@ mod tests {
         pair.server.write(&[b'b'; RECORD]).unwrap();
         pair.server.seal().unwrap();
         assert_eq!(records(pair.server.output()), [300 + 17, RECORD + 17]);
+    }
+
+    #[test]
+    fn a_head_may_fill_what_is_left_of_the_output() {
+        let mut pair = Pair::new();
+        while pair.server.output().len() < OUTPUT_LIMIT - 300 {
+            let room = (OUTPUT_LIMIT - 300 - pair.server.output().len()).min(RECORD - 1);
+            pair.server.write(&vec![b'x'; room]).unwrap();
+            pair.server.seal().unwrap();
+        }
+        pair.server.write(&[b'h'; 300]).unwrap();
+        assert!(pair.server.output().len() < OUTPUT_LIMIT, "the head is only staged");
+        assert!(pair.server.write(&[b'b'; 2 * RECORD]).unwrap() >= RECORD);
     }
 
     /// The lengths of the records in `bytes`.

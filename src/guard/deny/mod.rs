@@ -311,7 +311,7 @@ impl Shared {
         Some(Arc::clone(merged))
     }
 
-    /// What merged layers mean; [`Raw::compile`], once for the same ones.
+    /// What merged layers mean: compiled once for the same ones.
     pub fn policy(&mut self, raw: Option<&Arc<Raw>>, complaints: &mut Complaints) -> Arc<Policy> {
         let Some(raw) = raw else {
             return Arc::clone(self.empty.get_or_insert_with(|| Arc::new(Policy::new(&[], true))));
