@@ -598,7 +598,7 @@ mod tests {
         }
         pair.server.write(&[b'h'; 300]).unwrap();
         assert!(pair.server.output().len() < OUTPUT_LIMIT, "the head is only staged");
-        assert!(pair.server.write(&[b'b'; 2 * RECORD]).unwrap() >= RECORD);
+        assert!(pair.server.write(&vec![b'b'; 2 * RECORD]).unwrap() >= RECORD);
     }
 
     /// The lengths of the records in `bytes`.
