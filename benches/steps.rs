@@ -16,6 +16,7 @@ use http::{HeaderName, HeaderValue, Request, StatusCode, Version};
 use ipnet::IpNet;
 use ravelin::bans::rate::{Gcra, Spell};
 use ravelin::bans::{self, Ban, Bounds, Culprit, Jail, Ledger, Memory, Meters, Subject, Who};
+use ravelin::client::Peer;
 use ravelin::client::cidr::NetSet;
 use ravelin::client::key::{Key, Prefix};
 use ravelin::clock::{self, Millis};
@@ -23,6 +24,7 @@ use ravelin::config::complaint::{Complaints, Place, Source};
 use ravelin::config::load_text;
 use ravelin::config::section::{FromText, Placed, Reading, Section};
 use ravelin::fields::Fields;
+use ravelin::gate::Witness;
 use ravelin::guard::headers::UnderscoreHeaders;
 use ravelin::guard::host::{HostPattern, HostTable};
 use ravelin::guard::{access, deny, framing, host, path, target};
@@ -33,6 +35,8 @@ use ravelin::http1::grade::Mode;
 use ravelin::http1::request::{Decoder, Limits};
 use ravelin::http1::{chunked, response};
 use ravelin::observe::{Arrival, Observe, Origin, Seen, SiteId, Tls, settings};
+use ravelin::pipeline::{self, Found};
+use ravelin::refusal::Refusal;
 use ravelin::site::{Area, Site};
 use ravelin::upstream::rewrite::{self, Onward};
 use toml::de::DeTable;
@@ -55,6 +59,7 @@ fn main() -> Outcome {
     lockout();
     paths();
     closed()?;
+    road()?;
     networks()?;
     access()?;
     rewriting()?;
@@ -222,6 +227,35 @@ fn table(sites: usize) -> Result<HostTable<usize>, Box<dyn Error>> {
     let mut complaints = Complaints::default();
     let table = HostTable::compile(entries, &mut complaints);
     if complaints.has_errors() { Err("the table does not compile".into()) } else { Ok(table) }
+}
+
+/// All that is decided about a request before the origin is asked, with the preset and its limits, while somebody else
+/// is banned.
+fn road() -> Outcome {
+    struct Nobody;
+    impl Witness for Nobody {
+        fn would_block(&mut self, _: &Refusal) {}
+    }
+    let text = "[[listen]]\nurl = \"http://127.0.0.1:0\"\nplain = \"serve\"\n[client]\ntrusted_proxies = []\n[[site]]\n\
+                hosts = [\"www.example.org\"]\nupstream = \"http://127.0.0.1:1\"\npreset = \"typo3\"\n";
+    let loaded = load_text("bench", text.to_owned(), PathBuf::new());
+    let generation = loaded.generation.ok_or_else(|| loaded.complaints.to_string())?;
+    let (ledger, meters) = (Ledger::new(Bounds::default()), Meters::new(clock::now()));
+    let site = generation.sites.first().ok_or("there is no site")?.id;
+    let stranger = Key::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), Prefix::default());
+    let culprit = Culprit { client: stranger, site, user: None, ignored: false };
+    for _ in 0..4 {
+        let _ = ledger.strike(generation.bans.login(), &culprit, clock::millis());
+    }
+    let local = SocketAddr::from(([127, 0, 0, 1], 80));
+    let peer = Peer { addr: SocketAddr::from(([203, 0, 113, 7], 50_000)), local, tls: None, listener: 0 };
+    let parts = page_view()?;
+    time("road: everything that is decided about a page view", || {
+        let memory = Memory { ledger: &ledger, meters: &meters, now: clock::millis(), instant: clock::now() };
+        let mut found = Found::nothing(&generation, &peer);
+        pipeline::decide(&generation, &memory, &peer, Head::new(&parts), &mut found, &mut Nobody).is_ok()
+    });
+    Ok(())
 }
 
 /// The preset's closed paths, and the queries that are looked into for the Install Tool and for logins.

@@ -94,3 +94,24 @@ fn a_log_that_is_none_is_named() {
         assert!(said.code != Some(0) && said.all().contains(part), "{}", said.all());
     }
 }
+
+#[test]
+fn jails_count_in_the_time_of_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    rules(
+        dir.path(),
+        "[[jail]]\nname = \"door\"\nmatch = { status = 401 }\nmax_retry = 3\nfind_time = \"1 min\"\n",
+    );
+    let line = |client: &str, minute: u32, status: u32| {
+        format!(
+            "{client} - - [21/Nov/2026:08:{minute:02}:00 +0100] \"GET / HTTP/1.1\" {status} 1 \"-\" \"-\"\n"
+        )
+    };
+    let quick: String = (0..3).map(|_| line("192.0.2.1", 0, 401)).collect();
+    let slow: String = (0..6).map(|minute| line("192.0.2.2", 2 * minute, 401)).collect();
+    let log = quick + &line("192.0.2.1", 5, 200) + &slow + &line("192.0.2.1", 30, 200);
+    std::fs::write(dir.path().join("access.log"), log).unwrap();
+    let told = replay(dir.path(), &["access.log"]).all();
+    assert!(told.contains("1 request of 1 client; 1 of them had been answered with success"), "{told}");
+    assert!(told.contains("banned") && told.contains("served: GET / from 192.0.2.1"), "{told}");
+}
