@@ -150,8 +150,9 @@ pub struct Attempt {
 pub fn watch(policy: &Policy, asked: &Asked<'_>) -> Option<Watch> {
     let basic = asked.authorization.filter(|_| policy.basic).and_then(basic::user);
     let tool = takes_body(asked.method) && opens_tool(policy, asked.path, asked.query);
-    let place =
-        if takes_body(asked.method) { Place::of(policy, asked.path, asked.query) } else { Place::Elsewhere };
+    let leads = Place::of(policy, asked.path, asked.query);
+    // A second factor is read from the query too, whatever the method (`TotpProvider::getTotp`).
+    let place = if takes_body(asked.method) || leads == Place::Mfa { leads } else { Place::Elsewhere };
     let anywhere = place != Place::Elsewhere || tool;
     if !anywhere && basic.is_none() {
         return None;

@@ -96,7 +96,9 @@ impl Settlement {
         if forgives(kind) {
             self.ledger.forgive(&jail, &self.who, now);
         }
-        if matches!(kind, Kind::Backend | Kind::Relogin | Kind::Mfa | Kind::Sudo) && !self.half {
+        // Only a new session says who somebody is: an answer that looks like a right second factor or sudo password can
+        // be had without one, since the router takes the login form for many addresses.
+        if matches!(kind, Kind::Backend | Kind::Relogin) && !self.half {
             self.ledger.logged_in(self.who.client, self.who.site, now);
         }
     }
@@ -108,20 +110,27 @@ fn jail(login: &Jail, kind: Kind) -> Jail {
     let suffix = match kind {
         Kind::Frontend => "-frontend",
         Kind::Mfa => "-mfa",
+        Kind::PasswordReset => "-reset",
+        Kind::Reaction => "-reaction",
         _ => return login.clone(),
     };
-    Jail { name: format!("{}{suffix}", login.name).into(), ..login.clone() }
+    // Asking for a new password is no guess at one, and a webhook with an old secret comes again and again.
+    let patience = if matches!(kind, Kind::PasswordReset | Kind::Reaction) { 5 } else { 1 };
+    let max_retry = login.max_retry.saturating_mul(patience);
+    Jail { name: format!("{}{suffix}", login.name).into(), max_retry, ..login.clone() }
 }
 
-/// Whether a success proves that whoever failed before was only clumsy. A reaction's secret and an answer that is
-/// no 401 prove nothing about passwords.
+/// Whether a success proves that whoever failed before was only clumsy: a new session, the Install Tool's own word, or
+/// the application's. A redirect, a 200 or an answer that is no 401 can be had without any password.
 fn forgives(kind: Kind) -> bool {
-    !matches!(kind, Kind::Reaction | Kind::Basic | Kind::Unauthorized | Kind::PasswordReset)
+    matches!(kind, Kind::Backend | Kind::Relogin | Kind::Frontend | Kind::InstallTool | Kind::Application)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bans::SiteId;
+    use crate::client::key::{Key, Prefix};
 
     #[test]
     fn a_name_is_one_however_it_is_typed() {
@@ -138,6 +147,60 @@ mod tests {
         assert_eq!(name(Kind::Relogin), name(Kind::Backend));
         assert_ne!(name(Kind::Frontend), name(Kind::Backend));
         assert_ne!(name(Kind::Mfa), name(Kind::Backend));
-        assert!(!forgives(Kind::Basic) && !forgives(Kind::Reaction) && forgives(Kind::Sudo));
+        assert!(!forgives(Kind::Basic) && !forgives(Kind::Reaction) && forgives(Kind::Backend));
+        assert!(
+            !forgives(Kind::Sudo) && !forgives(Kind::Mfa),
+            "a 200 or a redirect can be had without a password"
+        );
+    }
+
+    #[test]
+    fn an_answer_without_a_session_makes_nobody_known() {
+        let (site, now) = (SiteId(1), Millis(1_000));
+        let client = Key::new(IpAddr::from([192, 0, 2, 1]), Prefix::default());
+        for (kind, known) in
+            [(Kind::Sudo, false), (Kind::Mfa, false), (Kind::Frontend, false), (Kind::Backend, true)]
+        {
+            let settlement = Settlement {
+                ledger: Arc::new(Ledger::default()),
+                jail: Jail::default(),
+                who: Culprit { client, site, user: None, ignored: false },
+                client: client.addr(),
+                site: "a.test".into(),
+                id: "id".into(),
+                user_names: UserNames::Off,
+                half: false,
+            };
+            settlement.remember(kind, Verdict::Success, now);
+            assert_eq!(settlement.ledger.knows(client, site, now), known, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn whoever_asks_for_a_new_password_still_has_all_tries() {
+        let login = Jail::default();
+        assert!(jail(&login, Kind::PasswordReset).max_retry > login.max_retry);
+        assert_ne!(jail(&login, Kind::Reaction).name, login.name);
+    }
+
+    #[test]
+    fn a_second_factor_in_a_query_is_a_try_too() {
+        use crate::login::attempt::{Asked, watch};
+        use crate::login::policy::Policy;
+        let asked = |query| Asked {
+            method: &http::Method::GET,
+            path: "/typo3/auth/mfa",
+            query: Some(query),
+            content_type: None,
+            odd: false,
+            authorization: None,
+            length: Some(0),
+        };
+        let kinds = |query| -> Vec<Kind> {
+            let mut watch = watch(&Policy::typo3(), &asked(query)).unwrap();
+            watch.attempts().iter().map(|attempt| attempt.kind).collect()
+        };
+        assert_eq!(kinds("action=verify&identifier=totp&totp=123456"), [Kind::Mfa]);
+        assert!(kinds("identifier=totp").is_empty(), "the page with the form");
     }
 }
