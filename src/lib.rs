@@ -11,6 +11,7 @@
 //!         ├─ harden     what leaves the house               redirect from http to https
 //!         └─ observe    record, access log, metrics         admin    their listener
 //! config   read, complain, compile ─→ generation ─→ live    site     a site and its routes
+//! firewall who may connect        login     tries to log in, and what came of them
 //! bans     who is locked out      state     where that is kept, and shared
 //! load     how much at once         pressure  what runs short
 //! server   the composition root     control · service   signals   runtime · drain · clock · rlimit

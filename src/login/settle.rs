@@ -8,7 +8,7 @@ use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use super::attempt::Kind;
 use super::policy::UserNames;
 use super::verdict::{Outcome, Verdict};
-use crate::bans::{Culprit, Jail, Ledger, UserId};
+use crate::bans::{Ban, Culprit, Jail, Ledger, UserId};
 use crate::clock::Millis;
 use crate::observe::Record;
 
@@ -67,31 +67,23 @@ impl Settlement {
             user,
             id = &*self.id,
         );
+        let ban = self.remember(kind, verdict, now);
         if let Some(record) = record {
             record.login(kind, verdict, &user);
+            if let Some(ban) = ban {
+                record.banned(&ban.jail);
+            }
         }
-        self.remember(kind, verdict, now);
     }
 
-    fn remember(&self, kind: Kind, verdict: Verdict, now: Millis) {
+    /// The ban that follows, if one does; the ledger tells the audit of it.
+    fn remember(&self, kind: Kind, verdict: Verdict, now: Millis) -> Option<Ban> {
         let jail = jail(&self.jail, kind);
         if verdict.counts() {
-            if let Some(ban) = self.ledger.strike(&jail, &self.who, now) {
-                tracing::warn!(
-                    target: "ravelin::audit",
-                    event = "ban",
-                    subject = %ban.subject,
-                    jail = &*ban.jail,
-                    site = &*self.site,
-                    failures = ban.failures,
-                    seconds = ban.left(now).as_secs(),
-                    id = &*self.id,
-                );
-            }
-            return;
+            return self.ledger.strike(&jail, &self.who, now);
         }
         if verdict != Verdict::Success {
-            return;
+            return None;
         }
         if forgives(kind) {
             self.ledger.forgive(&jail, &self.who, now);
@@ -101,6 +93,7 @@ impl Settlement {
         if matches!(kind, Kind::Backend | Kind::Relogin) && !self.half {
             self.ledger.logged_in(self.who.client, self.who.site, now);
         }
+        None
     }
 }
 
@@ -171,7 +164,7 @@ mod tests {
                 user_names: UserNames::Off,
                 half: false,
             };
-            settlement.remember(kind, Verdict::Success, now);
+            assert_eq!(settlement.remember(kind, Verdict::Success, now), None);
             assert_eq!(settlement.ledger.knows(client, site, now), known, "{kind:?}");
         }
     }

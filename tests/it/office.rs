@@ -1,10 +1,11 @@
 //! A morning in one minute: an office of editors behind one address, and somebody who sprays passwords from two hundred.
 
 use std::io::Write as _;
+use std::time::Duration;
 
 use crate::harness::recorder::Next;
 use crate::harness::reply::Reply;
-use crate::harness::{HOST, Ravelin, Recorder, Wire, proxy};
+use crate::harness::{HOST, Ravelin, Recorder, Wire, proxy, within};
 
 const OFFICE: &str = "198.51.100.7";
 
@@ -88,6 +89,12 @@ fn the_sprayer_is_locked_out_and_no_editor_is() {
     let bans = site.counted(&["ravelin_bans_made_total", "jail=\"login\""]);
     assert!((bans - 200.0).abs() < 0.1, "{bans} bans");
     log_in(&mut office, OFFICE, "editor1", "right").status(303);
+    // Each ban is told once, and stands on the exchange that made it.
+    let told = || site.stderr().lines().filter(|line| line.contains("event=\"ban")).count();
+    let logged = || site.log().iter().filter(|line| line["ban"] == "login").count();
+    let both = || (told() >= 200 && logged() >= 200).then_some(());
+    assert!(within(Duration::from_secs(10), both).is_some(), "{} told, {} logged", told(), logged());
+    assert_eq!((told(), logged()), (200, 200));
 }
 
 #[test]

@@ -99,7 +99,7 @@ impl Stage {
 
     /// Bans that were made.
     fn bans(&self) -> usize {
-        self.site.stderr().lines().filter(|line| line.contains("event=\"ban\"")).count()
+        self.site.stderr().lines().filter(|line| line.contains("event=\"ban-made\"")).count()
     }
 }
 
