@@ -33,7 +33,7 @@ struct Read {
     version: Version,
     /// Sorted by name; lines of a name in order.
     fields: Vec<(String, Vec<u8>)>,
-    /// None if it does not come to its end.
+    /// None if it does not come to its end, or is refused.
     body: Option<Vec<u8>>,
 }
 
@@ -160,12 +160,17 @@ fn compare(input: &[u8], runtime: &tokio::runtime::Runtime) -> Result<(), TestCa
     let (theirs, ended) = runtime.block_on(hyper_reads(input));
     let text = input.escape_ascii().to_string();
     for (index, read) in ours.read.iter().enumerate() {
-        prop_assert_eq!(Some(read), theirs.get(index), "request {} of {}: {:?}", index, text, ended);
+        // A body that we refuse (hyper ends one behind a bare LF, we do not) is nobody's: only its head is compared.
+        let theirs = theirs
+            .get(index)
+            .map(|theirs| Read { body: read.body.as_ref().and(theirs.body.clone()), ..theirs.clone() });
+        prop_assert_eq!(Some(read), theirs.as_ref(), "request {} of {}: {:?}", index, text, ended);
     }
     // hyper passes over a Connection that is not all ASCII, and a `close` in it; to us it is the end.
     let is_unread =
         |read: &Read| read.fields.iter().any(|(name, value)| name == "connection" && !value.is_ascii());
-    let closed = !ours.read.is_empty() && !ours.goes_on && !ours.read.last().is_some_and(is_unread);
+    let last = ours.read.last().filter(|last| last.body.is_some() && !is_unread(last));
+    let closed = last.is_some() && !ours.goes_on;
     prop_assert!(!closed || theirs.len() == ours.read.len(), "hyper goes on behind the last of {}", text);
     Ok(())
 }
@@ -174,15 +179,24 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().build().unwrap()
 }
 
+/// How many streams are tried: more by `PROPTEST_CASES`, as for every other property.
+fn cases() -> u32 {
+    ProptestConfig::default().cases.max(4000)
+}
+
 #[test]
 fn what_we_accept_hyper_reads_alike() {
     let runtime = runtime();
     let mut accepted = 0_u32;
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
-        cases: 4000,
+        cases: cases(),
         failure_persistence: None,
         ..ProptestConfig::default()
     });
+    // hyper takes the bare LF for the end of the trailers; chance finds it once in some 80,000 streams.
+    let bare_end =
+        b"POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\nGET / HTTP/1.1\r\n\r\n";
+    compare(bare_end, &runtime).unwrap();
     let outcome = runner.run(&requests::stream(), |input| compare(&input, &runtime));
     if let Err(error) = outcome {
         panic!("{error}");
