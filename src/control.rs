@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::time::{Interval, interval, sleep, timeout};
 
 use crate::admin::socket::Bound;
@@ -24,6 +25,23 @@ pub struct Signals {
     user1: Signal,
     terminate: Signal,
     interrupt: Signal,
+}
+
+/// The house's own wish to read its configuration again, say because a certificate on the disk has changed.
+/// Wishes that come while one is waiting are one.
+#[derive(Debug, Default)]
+pub struct Wanted(Notify);
+
+impl Wanted {
+    /// Asks for a reload, as SIGHUP does, and says `why` in the diagnostics.
+    pub fn reload(&self, why: &str) {
+        tracing::info!("reloading: {why}");
+        self.0.notify_one();
+    }
+
+    async fn asked(&self) {
+        self.0.notified().await;
+    }
 }
 
 /// How somebody wants it to end.
@@ -61,6 +79,7 @@ pub async fn run(
                 reload_now(house, &reload);
                 service::ready(&house.live.load().id);
             }
+            () = house.wanted.asked() => reload_now(house, &reload),
             _ = signals.user1.recv() => reopen(house),
             _ = signals.terminate.recv() => break Stop::Gently,
             _ = signals.interrupt.recv() => break Stop::Soon,

@@ -76,6 +76,8 @@ pub struct House {
     pub drain: Drain,
     /// Whether balancers may send requests.
     pub readiness: Readiness,
+    /// Where the house itself asks for a reload.
+    pub wanted: control::Wanted,
     /// When each worker last came round.
     pub hearts: Heartbeats,
     tls: tls::Policy,
@@ -149,6 +151,7 @@ pub fn run(
         tarpit: Arc::default(),
         drain: Drain::new(),
         readiness: Readiness::default(),
+        wanted: control::Wanted::default(),
         hearts: Heartbeats::new(workers, clock::now()),
         balancer: balancer::Seldom::default(),
         warned: Mutex::default(),
