@@ -322,6 +322,10 @@ where
             ticket.switches();
             return self.tunnel(tunnel, frame, body, ticket);
         }
+        if coding == Coding::UntilClose {
+            // The end of the connection is the end of the body, so whatever ends it before must look otherwise.
+            self.wire.line().reset_on_drop(true);
+        }
         let empty = matches!(coding, Coding::Nothing | Coding::Length(0));
         if empty {
             ticket.complete();
@@ -458,7 +462,11 @@ impl Sending {
                 return Poll::Ready(Err(error));
             }
             if self.body.is_none() {
-                return wire.line().poll_flush(cx);
+                ready!(wire.line().poll_flush(cx))?;
+                if self.coding == Coding::UntilClose {
+                    wire.line().reset_on_drop(false);
+                }
+                return Poll::Ready(Ok(()));
             }
         }
     }

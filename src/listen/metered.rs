@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
+use tokio::net::TcpStream;
 
 use super::pulse::Pulse;
 use crate::tls::{ReadInto, Tapped};
@@ -75,6 +76,10 @@ impl<T: ReadInto, G> ReadInto for Metered<T, G> {
         let read = ready!(self.io.poll_read_into(cx, into));
         self.pulse.read();
         Poll::Ready(read)
+    }
+
+    fn socket(&self) -> Option<&TcpStream> {
+        self.io.socket()
     }
 }
 

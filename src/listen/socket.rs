@@ -106,6 +106,11 @@ pub(super) fn reset_on_close(socket: &impl std::os::fd::AsFd) {
     let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
 }
 
+/// Takes that back: a close is a farewell again.
+pub(super) fn farewell_on_close(socket: &impl std::os::fd::AsFd) {
+    let _ = SockRef::from(socket).set_linger(None);
+}
+
 fn why(address: SocketAddr, error: &io::Error) -> String {
     let port = address.port();
     match error.kind() {

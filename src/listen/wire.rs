@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use hyper::rt::{Read, ReadBufCursor, Write};
 
+use super::socket;
 use crate::body::Inflow;
 use crate::http1::answer;
 use crate::http1::chunked::{self, Piece};
@@ -132,6 +133,15 @@ impl<T: Stream> Line<T> {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
         Poll::Ready(Ok(written))
+    }
+
+    /// Whether the connection ends with a reset if it is dropped from here on, and not with a farewell.
+    pub(super) fn reset_on_drop(&self, yes: bool) {
+        match self.io.socket() {
+            Some(socket) if yes => socket::reset_on_close(socket),
+            Some(socket) => socket::farewell_on_close(socket),
+            None => {}
+        }
     }
 
     /// Sends what was written.

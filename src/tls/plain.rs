@@ -96,6 +96,10 @@ impl ReadInto for Plain {
         self.bulk = count >= want;
         Poll::Ready(Ok(count))
     }
+
+    fn socket(&self) -> Option<&TcpStream> {
+        Some(&self.io)
+    }
 }
 
 impl Read for Plain {

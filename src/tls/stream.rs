@@ -149,6 +149,10 @@ impl ReadInto for TlsStream {
             }
         }
     }
+
+    fn socket(&self) -> Option<&TcpStream> {
+        Some(self.tcp())
+    }
 }
 
 /// A stream that shows what is read from it. hyper's cursor shows nothing of what was put into it.

@@ -57,6 +57,26 @@ fn http_1_0_is_answered_and_closed() {
     wire.until_closed(Duration::from_secs(5));
 }
 
+/// To HTTP/1.0 the end of the connection is the end of the body: one that was cut short must not look like it.
+#[test]
+fn an_answer_cut_short_ends_with_a_reset_for_http_1_0() {
+    let origin = Recorder::scripted(|_, head, socket| {
+        let end = if head.starts_with(b"GET /whole") { "0\r\n\r\n" } else { "" };
+        let answer = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n{end}");
+        let _ = std::io::Write::write_all(socket, answer.as_bytes());
+        Next::Close
+    });
+    let site = proxy().bare_site(HOST, &origin).plain_serves().start();
+    for (path, is_whole) in [("/whole", true), ("/cut", false)] {
+        let mut wire = site.wire();
+        wire.say(&format!("GET {path} HTTP/1.0\nHost: {HOST}\n\n"));
+        let (bytes, farewell) = wire.to_the_end();
+        assert_eq!(farewell, is_whole, "{path}: {}", bytes.escape_ascii());
+        // A reset may overtake what came before it.
+        assert!(!is_whole || bytes.ends_with(b"hello"), "{path}: {}", bytes.escape_ascii());
+    }
+}
+
 #[test]
 fn chunked_both_ways() {
     let site = site();

@@ -137,6 +137,19 @@ impl Wire {
         (std::mem::take(&mut self.unread), took)
     }
 
+    /// Everything until the end, and whether that was a farewell (FIN) rather than a reset. Without TLS only.
+    #[track_caller]
+    pub(crate) fn to_the_end(&mut self) -> (Vec<u8>, bool) {
+        let Stream::Plain(stream) = &mut self.stream else { panic!("TLS has a farewell of its own") };
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+        let mut bytes = std::mem::take(&mut self.unread);
+        match stream.read_to_end(&mut bytes) {
+            Ok(_) => (bytes, true),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => (bytes, false),
+            Err(error) => panic!("no end: {error}"),
+        }
+    }
+
     /// Whatever comes until the peer closes or is silent for `silence`, and whether it closed.
     pub(crate) fn whatever(&mut self, silence: Duration) -> (Vec<u8>, bool) {
         loop {
