@@ -5,6 +5,7 @@
 //! them into its header fields.
 
 use std::fmt;
+use std::panic::{self, AssertUnwindSafe};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -145,6 +146,52 @@ impl Body {
     }
 }
 
+impl Body {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        let frame = match &mut self.source {
+            Source::Empty => None,
+            Source::Full(bytes) => bytes.take().filter(|b| !b.is_empty()).map(Ok),
+            Source::Client(body) => ready!(body.poll_data(cx)),
+            Source::Origin(body) => ready!(body.poll_data(cx)).map(|data| data.map_err(BodyError::Origin)),
+            #[cfg(test)]
+            Source::Scripted(script) => ready!(script(cx)),
+        };
+        // hyper asks no further once the end is known, so the last piece completes the record.
+        let ended = http_body::Body::is_end_stream(self);
+        if let Some(window) = &mut self.window {
+            let piece = frame.as_ref().and_then(|frame| frame.as_ref().ok());
+            let over = frame.is_none() || ended;
+            window.see(piece.map_or(&[], |piece| piece), over, self.record.as_deref_mut());
+        }
+        if let Some(record) = &mut self.record {
+            match &frame {
+                Some(Ok(data)) => record.sent(data.len()),
+                Some(Err(error)) => record.broke_off(error),
+                None => record.complete(),
+            }
+            if ended && !matches!(frame, Some(Err(_))) {
+                record.complete();
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    /// What is left after a defect: nothing, and the word of it.
+    fn broken(&mut self) -> BodyError {
+        // Not dropped by its own rules: it may be in the middle of anything.
+        self.window = None;
+        self.source = Source::Empty;
+        let error = BodyError::Origin(std::io::Error::other(
+            "a panic while passing it on; standard error says where",
+        ));
+        if let Some(record) = &mut self.record {
+            record.panicked();
+            record.broke_off(&error);
+        }
+        error
+    }
+}
+
 impl Drop for Body {
     fn drop(&mut self) {
         if let Some(mut window) = self.window.take() {
@@ -168,31 +215,12 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        let frame = match &mut this.source {
-            Source::Empty => None,
-            Source::Full(bytes) => bytes.take().filter(|b| !b.is_empty()).map(Ok),
-            Source::Client(body) => ready!(body.poll_data(cx)),
-            Source::Origin(body) => ready!(body.poll_data(cx)).map(|data| data.map_err(BodyError::Origin)),
-            #[cfg(test)]
-            Source::Scripted(script) => ready!(script(cx)),
+        // A defect while an answer is passed on ends that answer, and over HTTP/2 not the others of its connection.
+        let polled = panic::catch_unwind(AssertUnwindSafe(|| this.poll_next(cx)));
+        let frame = match polled {
+            Ok(polled) => ready!(polled),
+            Err(_) => Some(Err(this.broken())),
         };
-        // hyper asks no further once the end is known, so the last piece completes the record.
-        let ended = http_body::Body::is_end_stream(this);
-        if let Some(window) = &mut this.window {
-            let piece = frame.as_ref().and_then(|frame| frame.as_ref().ok());
-            let over = frame.is_none() || ended;
-            window.see(piece.map_or(&[], |piece| piece), over, this.record.as_deref_mut());
-        }
-        if let Some(record) = &mut this.record {
-            match &frame {
-                Some(Ok(data)) => record.sent(data.len()),
-                Some(Err(error)) => record.broke_off(error),
-                None => record.complete(),
-            }
-            if ended && !matches!(frame, Some(Err(_))) {
-                record.complete();
-            }
-        }
         Poll::Ready(frame.map(|data| data.map(Frame::data)))
     }
 
@@ -230,5 +258,27 @@ impl fmt::Debug for Body {
             Source::Scripted(_) => "scripted",
         };
         f.debug_struct("Body").field("source", &kind).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body::Body as _;
+
+    use super::*;
+
+    #[test]
+    fn a_defect_while_a_body_is_passed_on_ends_that_body_and_not_well() {
+        let mut asked = 0;
+        let mut body = Body::scripted(move |_| {
+            asked += 1;
+            assert!(asked < 2, "a defect");
+            Poll::Ready(Some(Ok(Bytes::from_static(b"hello"))))
+        });
+        let mut next = || Pin::new(&mut body).poll_frame(&mut Context::from_waker(std::task::Waker::noop()));
+        assert!(matches!(next(), Poll::Ready(Some(Ok(frame))) if frame.data_ref().unwrap() == "hello"));
+        let Poll::Ready(Some(Err(error))) = next() else { unreachable!("no error") };
+        assert!(error.to_string().contains("a panic while passing it on"), "{error}");
+        assert!(matches!(next(), Poll::Ready(None)), "nothing is asked again");
     }
 }

@@ -15,7 +15,7 @@
 use std::borrow::Cow;
 use std::future::Future;
 use std::net::IpAddr;
-use std::panic::AssertUnwindSafe;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,13 +84,12 @@ pub fn answer(
                 refuse(&worker, &generation, &refusal, &record, &head).await
             }
         };
-        if !generation.bans.jails.is_empty() {
-            let memory = Memory { now: clock::millis(), ..worker.memory(&record) };
-            if let Some(ban) = found.count(&generation, &memory, &head, refused, reply.status) {
-                record.banned(&ban.jail);
-            }
+        let leaving = || leave(&worker, &generation, &found, &head, refused, &mut reply, &mut record);
+        if panic::catch_unwind(AssertUnwindSafe(leaving)).is_err() {
+            let refusal = worker.panicked();
+            record.refused(&refusal);
+            reply = harden::page::bare(&refusal, record.id(), &head);
         }
-        found.harden(&worker, &mut reply);
         if let Ok(id) = HeaderValue::from_bytes(record.id_bytes()) {
             reply.fields.set(X_REQUEST_ID, id);
         }
@@ -102,6 +101,31 @@ pub fn answer(
         reply.body = reply.body.recorded(record);
         reply
     }
+}
+
+/// What is done with every answer before it leaves: the jails count it, and it is hardened.
+fn leave(
+    worker: &Worker,
+    generation: &Generation,
+    found: &Found<'_, '_>,
+    head: &Head<'_>,
+    refused: Option<Reason>,
+    reply: &mut Reply,
+    record: &mut Record,
+) {
+    debug_assert!(!is_ordered(head, "leave"), "asked for by a test");
+    if !generation.bans.jails.is_empty() {
+        let memory = Memory { now: clock::millis(), ..worker.memory(record) };
+        if let Some(ban) = found.count(generation, &memory, head, refused, reply.status) {
+            record.banned(&ban.jail);
+        }
+    }
+    found.harden(worker, reply);
+}
+
+/// Whether a test asks for a defect at this `place`; asked in debug builds only.
+fn is_ordered(head: &Head<'_>, place: &str) -> bool {
+    head.get(&X_RAVELIN_DEFECT).is_some_and(|asked| asked == place.as_bytes())
 }
 
 /// Says no: at once, late, or not at all.
@@ -134,7 +158,7 @@ async fn serve<'g, 'r>(
         Decision::Redirect(reply) => Ok(reply),
         Decision::Forward(errand) => {
             // A defect on demand, for the tests of the shell around this. Not compiled into a release.
-            debug_assert!(head.get(&X_RAVELIN_DEFECT).is_none(), "asked for by a test");
+            debug_assert!(!is_ordered(&head, "1"), "asked for by a test");
             let place = worker.enter(generation, &errand.client)?;
             let upstream = &errand.site.upstream;
             let tap = errand.watch(worker, &generation.bans, &head, &upload, record.draw());

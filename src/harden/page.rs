@@ -5,7 +5,10 @@
 
 use std::fmt::{Display, Write as _};
 
-use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, RETRY_AFTER,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
 use http::{HeaderValue, StatusCode};
 
 use crate::body::Body;
@@ -50,6 +53,16 @@ pub fn refusal(refusal: &Refusal, reference: impl Display, head: &Head<'_>) -> R
         reply.fields.push(ALLOW, allow.clone());
     }
     reply.close = row.close;
+    reply
+}
+
+/// The reply to a request whose answer met a defect while it was hardened: what is set here does not depend on any rule.
+pub fn bare(refusal: &Refusal, reference: impl Display, head: &Head<'_>) -> Reply {
+    let mut reply = self::refusal(refusal, reference, head);
+    reply.fields.push(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    reply.fields.push(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    reply.fields.push(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    reply.close = true;
     reply
 }
 

@@ -333,6 +333,12 @@ impl Record {
         }
     }
 
+    /// A defect ended the response body.
+    pub fn panicked(&mut self) {
+        self.seen.panicked();
+        self.complete = false;
+    }
+
     /// The response body reached its end.
     pub fn complete(&mut self) {
         self.complete = true;

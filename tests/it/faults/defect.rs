@@ -39,6 +39,27 @@ fn a_panic_is_a_500_to_one_request_and_counted() {
 
 #[cfg(debug_assertions)]
 #[test]
+fn a_panic_while_an_answer_is_hardened_is_a_500_too() {
+    let origin = Recorder::answering(OK);
+    let site = proxy().site(HOST, &origin).start();
+    let reply = site
+        .wire_tls()
+        .say(&format!("GET /hardly HTTP/1.1\nHost: {HOST}\nAccept: text/html\n{DEFECT}: leave\n\n"))
+        .reply();
+    reply.status(500).hides("asked for by a test").header_once("x-content-type-options", "nosniff");
+    reply.header_once("x-frame-options", "DENY").header_once("referrer-policy", "no-referrer");
+    assert_eq!(reply.reference(), reply.header(REQUEST_ID).unwrap());
+    let line = site.logged_as(&reply.reference());
+    assert_eq!((line[field::STATUS].as_u64(), log::text(&line, field::REASON)), (Some(500), "internal"));
+    patiently(async {
+        let (client, _driver) = h2(&site).await;
+        assert_eq!(h2_get(client.clone(), "/", &[(DEFECT, "leave")]).await.unwrap(), 500);
+        assert_eq!(h2_get(client, "/after", &[]).await.unwrap(), 200, "the connection goes on");
+    });
+}
+
+#[cfg(debug_assertions)]
+#[test]
 fn a_panic_leaves_the_other_streams_of_its_connection_alone() {
     let origin = Recorder::scripted(|_, head, socket| {
         if head.starts_with(b"GET /slow") {
