@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use super::first_bytes::Protocol;
+use crate::observe::id::RequestId;
 
 /// A fatal `handshake_failure` alert (RFC 8446 section 6.2: "unable to negotiate an acceptable set of
 /// security parameters": there are none on a plain port). Browsers then name TLS as the trouble, which
@@ -29,22 +30,31 @@ pub(super) fn to_foreign(protocol: Protocol, tls: bool) -> &'static [u8] {
 }
 
 /// The 400 for plain HTTP on a TLS port. `head` is what has arrived of the request; the page names the
-/// https URL if the head has a Host that is one.
-pub(super) fn https_needed(head: &[u8], now: SystemTime) -> Vec<u8> {
+/// https URL if the head has a Host that is one. `id` is the reference under which the diagnostics tell of it.
+pub(super) fn https_needed(head: &[u8], id: &RequestId, now: SystemTime) -> Vec<u8> {
     let advice = match host(head) {
         Some(host) => format!("<p>Please use <a href=\"https://{host}/\">https://{host}/</a> instead.</p>"),
         None => "<p>Please use an address that begins with <code>https://</code> instead.</p>".to_owned(),
     };
     let text = format!("<p>This port speaks HTTPS, and the request came without encryption.</p>\n{advice}");
     let without_body = head.starts_with(b"HEAD ");
-    page("400 Bad Request", "This site needs https", &text, without_body, now)
+    page("400 Bad Request", "This site needs https", &text, id, without_body, now)
 }
 
 /// A small page with the hardening that fits any: it loads nothing, is framed by nobody, is not stored.
-fn page(status: &str, title: &str, text: &str, without_body: bool, now: SystemTime) -> Vec<u8> {
+fn page(
+    status: &str,
+    title: &str,
+    text: &str,
+    id: &RequestId,
+    without_body: bool,
+    now: SystemTime,
+) -> Vec<u8> {
+    let id = id.as_str();
     let body = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\"><title>{title}</title></head>\n\
-         <body>\n<main>\n<h1>{title}</h1>\n{text}\n</main>\n</body>\n</html>\n"
+         <body>\n<main>\n<h1>{title}</h1>\n{text}\n\
+         <p>If you ask for help, please give this reference: <code>{id}</code></p>\n</main>\n</body>\n</html>\n"
     );
     let mut out = format!(
         "HTTP/1.1 {status}\r\n\
@@ -56,7 +66,8 @@ fn page(status: &str, title: &str, text: &str, without_body: bool, now: SystemTi
          Content-Security-Policy: default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\n\
          X-Content-Type-Options: nosniff\r\n\
          X-Frame-Options: DENY\r\n\
-         Referrer-Policy: no-referrer\r\n\r\n",
+         Referrer-Policy: no-referrer\r\n\
+         X-Request-Id: {id}\r\n\r\n",
         httpdate::fmt_http_date(now),
         body.len(),
     );
@@ -117,7 +128,7 @@ mod tests {
     use super::*;
 
     fn text(head: &[u8]) -> String {
-        String::from_utf8(https_needed(head, UNIX_EPOCH)).unwrap()
+        String::from_utf8(https_needed(head, &RequestId::new(UNIX_EPOCH, 7), UNIX_EPOCH)).unwrap()
     }
 
     #[test]
@@ -152,6 +163,9 @@ mod tests {
                 assert_eq!(head.matches(field).count(), 1, "{head}");
             }
             assert!(head.contains(&format!("Content-Length: {}", body.len())), "{head}");
+            let id = RequestId::new(UNIX_EPOCH, 7);
+            assert!(head.contains(&format!("X-Request-Id: {}", id.as_str())), "{head}");
+            assert!(body.contains(&format!("<code>{}</code>", id.as_str())), "{body}");
         }
         let head_only = text(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
         assert!(head_only.ends_with("\r\n\r\n") && !head_only.contains("<html"));

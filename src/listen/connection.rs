@@ -1,6 +1,7 @@
 //! One connection: sniff, shake hands, and serve the protocol that was agreed on.
 
 use std::future::Future;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use super::{farewell, http1, http2, introduction, socket};
 use crate::client::{Peer, TlsFacts};
 use crate::clock;
 use crate::drain::{DrainWatch, Phase};
+use crate::observe::id::RequestId;
 use crate::reply::Reply;
 use crate::request::Request;
 use crate::tls::{self, Alpn, Plain};
@@ -206,7 +208,15 @@ fn converse<S, F, T>(
 /// Plain HTTP on the TLS port: a page that names the https URL.
 async fn https_needed<S>(door: &Door<S>, terms: &Terms, guest: Guest, mut head: BytesMut, deadline: Moment) {
     let _ = timeout_at(deadline, read_head(&guest.tcp, &mut head)).await;
-    let page = answer::https_needed(&head, clock::wall());
+    // Not counted on from the ids of requests, which belong to the workers: there is no request yet.
+    let id = RequestId::new(clock::wall(), RandomState::new().hash_one(0_u8));
+    if let Some(held) = door.tally.may_log_foreign(clock::now()) {
+        tracing::info!(
+            peer = %guest.addr, listener = %guest.local, request_id = id.as_str(), held_back = held,
+            "plain HTTP on a port for https; answered with the address to use"
+        );
+    }
+    let page = answer::https_needed(&head, &id, clock::wall());
     farewell(door, terms, guest, page).await;
 }
 
