@@ -243,15 +243,10 @@ fn time(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::listen::settings::tests::read_with;
+    use crate::listen::settings::tests::limits_with;
 
     fn compile(text: &str) -> (Policy, Complaints) {
-        read_with(text, |root, reading| {
-            let mut section = root.section(reading, "limits").unwrap();
-            let raw = Raw::read(&mut section, reading);
-            section.finish(reading);
-            raw.compile(&mut reading.complaints)
-        })
+        limits_with(text, Raw::read, Raw::compile)
     }
 
     #[test]

@@ -461,6 +461,20 @@ pub(crate) mod tests {
         (value, reading.complaints)
     }
 
+    /// What one room's part of `[limits]` in `text` means, and the complaints about it.
+    pub(crate) fn limits_with<R, P>(
+        text: &str,
+        read: impl FnOnce(&mut Section<'_>, &mut Reading<'_>) -> R,
+        compile: impl FnOnce(R, &mut Complaints) -> P,
+    ) -> (P, Complaints) {
+        read_with(text, |root, reading| {
+            let mut section = root.section(reading, "limits").unwrap();
+            let raw = read(&mut section, reading);
+            section.finish(reading);
+            compile(raw, &mut reading.complaints)
+        })
+    }
+
     fn compile(text: &str) -> (Vec<Policy>, Complaints) {
         read_with(text, |root, reading| {
             let sections = root.sections(reading, "listen");
