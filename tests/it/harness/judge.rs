@@ -1,4 +1,4 @@
-//! The judge from outside: AWS's desync guardian, a separate crate (`tests/judge`) because of what it depends on.
+//! The judge from outside: AWS's desync guardian, a separate crate (`tests/guardian`) because of what it depends on.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
