@@ -306,7 +306,7 @@ fn a_table_is_exported_and_comes_back_from_aws() {
     firewall(&["import", "/nowhere"], None).exits(1).says("cannot read /nowhere");
 }
 
-/// nft itself loads the script, twice, in a network of its own, where there is nft and the kernel lets us.
+/// nft itself loads the script, twice, in a network of its own.
 #[test]
 fn nft_takes_the_exported_script() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -317,12 +317,6 @@ fn nft_takes_the_exported_script() {
     std::fs::write(&path, &script.out).expect("a file");
     let load = "nft -c -f \"$0\" && nft -f \"$0\" && nft -f \"$0\" && nft list table inet ravelin";
     let said = run(Command::new("unshare").args(["--net", "--map-root-user", "sh", "-c", load]).arg(&path));
-    if said.err.starts_with("unshare:")
-        || said.err.contains("nft: not found")
-        || said.err.contains("not permitted")
-    {
-        return println!("there is no nft here, or no right to use it: {}", said.err);
-    }
     assert_eq!(said.code, Some(0), "nft says:\n{}\nof\n{}", said.err, script.out);
     let rules = said.out.lines().filter(|line| line.contains("tcp dport 22 accept")).count();
     assert_eq!(rules, 2, "one for each family, and none twice:\n{}", said.out);
