@@ -55,6 +55,8 @@ pub struct Generation {
     pub outside: Route,
     /// The access log and diagnostics.
     pub log: observe::settings::Policy,
+    /// What else is told of the counters.
+    pub metrics: observe::emf::Policy,
     /// Where metrics and readiness are served, and changes taken.
     pub admin: admin::settings::Policy,
     /// Where bans are kept.

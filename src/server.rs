@@ -183,16 +183,23 @@ pub fn run(
         ready(&addresses);
     });
     let watching = pressure::run(Arc::clone(&house));
+    let telling = tell_cloudwatch(Arc::clone(&house));
     control.run(async {
         let watching = tokio::spawn(watching);
+        let telling = tokio::spawn(telling);
         let mut watch = house.drain.watch();
         let keeping = tokio::spawn(keeper.run(async move { watch.reached(Phase::Killed).await }));
         serving.await;
         watching.abort();
+        telling.abort();
         let _ = keeping.await;
     });
     control.end();
     running.join();
+    let metrics = &house.live.load().metrics;
+    if metrics.emf {
+        house.observe.tell_cloudwatch(&metrics.namespace, clock::wall());
+    }
     if !house.observe.flush() {
         tracing::warn!("the access log could not be written to its end");
     }
@@ -250,6 +257,20 @@ async fn sweep(worker: Arc<Worker>) {
             }
             // Ten thousand sites at once would keep requests waiting for half a millisecond.
             tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// How often it is looked whether `CloudWatch` is to be told, while it is not.
+const UNTOLD: Duration = Duration::from_mins(1);
+
+/// Tells `CloudWatch` what is counted, as often as the configuration in force says. The end is told when all is over.
+async fn tell_cloudwatch(house: Arc<House>) {
+    loop {
+        let policy = house.live.load().metrics.clone();
+        tokio::time::sleep(if policy.emf { policy.every } else { UNTOLD }).await;
+        if policy.emf {
+            house.observe.tell_cloudwatch(&policy.namespace, clock::wall());
         }
     }
 }

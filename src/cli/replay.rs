@@ -34,6 +34,9 @@ pub(super) struct Arguments {
     source: Source,
 }
 
+/// How the lines for `CloudWatch` begin (`[metrics] emf`), which are no requests.
+const EMF: &str = "{\"_aws\":";
+
 /// A longer line is no line of an access log: ours end far below.
 const LONGEST: u64 = 256 << 10;
 
@@ -71,6 +74,9 @@ fn replay(log: &PathBuf, judge: &Judge<'_>, tally: &mut Tally) -> io::Result<()>
         }
         number += 1;
         let text = String::from_utf8_lossy(&bytes);
+        if text.starts_with(EMF) {
+            continue;
+        }
         match line::read(&text) {
             Ok(entry) => tally.add(&entry, &judge.judge(&entry)),
             Err(fault) => tally.unread(&format!("{}:{number}", log.display()), fault),

@@ -88,6 +88,7 @@ struct Raw {
     firewall: firewall::Raw,
     bans: bans::Raw,
     log: observe::settings::Raw,
+    metrics: observe::emf::Raw,
     admin: admin::settings::Raw,
     state: state::settings::Raw,
     shutdown: Shutdown,
@@ -115,6 +116,7 @@ impl Raw {
                 .section(reading, "log")
                 .map(|section| observe::settings::Raw::read(section, reading))
                 .unwrap_or_default(),
+            metrics: observe::emf::Raw::read(root, reading),
             admin: root
                 .section(reading, "admin")
                 .map(|section| admin::settings::Raw::read(section, reading))
@@ -163,6 +165,7 @@ impl Raw {
             hosts.extend(patterns.into_iter().map(|host| (host, sites.len())));
             sites.push(raw.compile(sites.len(), &mut common, &mut reading.complaints));
         }
+        let log = self.log.compile(&mut reading.complaints);
         Some(Generation {
             id: identity(source, &listeners),
             listeners,
@@ -179,7 +182,8 @@ impl Raw {
             unknown_host: self.unknown_host.compile(&mut reading.complaints),
             outside,
             install_tool: Entrance::default(),
-            log: self.log.compile(&mut reading.complaints),
+            metrics: self.metrics.compile(&log, &mut reading.complaints),
+            log,
             admin: self.admin.compile(&mut reading.complaints),
             state: self.state.compile(&mut reading.complaints),
             shutdown: self.shutdown,

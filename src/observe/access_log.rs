@@ -41,6 +41,11 @@ impl AccessLog {
         }
     }
 
+    /// Whole lines of another kind.
+    pub(super) fn insert(&self, lines: &str) {
+        self.spool.line(0, |out, _| out.extend_from_slice(lines.as_bytes()));
+    }
+
     pub(super) fn flush(&self, patience: Duration) -> bool {
         self.spool.flush(patience)
     }

@@ -30,6 +30,7 @@ use std::time::{Duration, SystemTime};
 
 mod access_log;
 pub mod diagnostics;
+pub mod emf;
 pub mod escape;
 pub mod id;
 mod meters;
@@ -63,6 +64,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Observe {
     log: Arc<AccessLog>,
     book: Arc<Book>,
+    /// What `CloudWatch` was told last.
+    told: Arc<Mutex<emf::Ledger>>,
     /// The first worker, so that there always is one.
     first: Seen,
     others: Arc<[Seen]>,
@@ -93,7 +96,7 @@ impl Observe {
             outside: Mutex::default(),
             named: Mutex::default(),
         });
-        Ok(Self { log, book, first, others })
+        Ok(Self { log, book, told: Arc::default(), first, others })
     }
 
     /// The handle of a worker, counted from 0; a number that is too high gets the first one's.
@@ -155,6 +158,14 @@ impl Observe {
     #[must_use]
     pub fn flush(&self) -> bool {
         self.log.flush(PATIENCE)
+    }
+
+    /// Writes what was counted since the last call for `CloudWatch`, between the lines of the access log.
+    pub fn tell_cloudwatch(&self, namespace: &str, wall: SystemTime) {
+        self.book.process.log(self.log.tally());
+        let lines =
+            self.told.lock().unwrap_or_else(PoisonError::into_inner).lines(&self.book, namespace, wall);
+        self.log.insert(&lines);
     }
 
     /// Everything that was counted, as `OpenMetrics` text; see [`metrics::CONTENT_TYPE`].

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::harness::curl::Over;
 use crate::harness::names::{REQUEST_ID, field, metric};
-use crate::harness::{HOST, apache, log, proxy, within};
+use crate::harness::recorder::OK;
+use crate::harness::{HOST, Ravelin, Recorder, apache, log, proxy, ravelin, run, within};
 
 #[test]
 fn one_json_line_per_request_with_what_an_operator_needs() {
@@ -231,4 +232,49 @@ fn the_admin_listener_serves_nothing_else() {
     site.admin("/").status(404);
     site.get("/-/healthz").status(404).hides("ok");
     site.get("/metrics").status(404);
+}
+
+/// `[metrics] emf`: what was counted since the last line, among those of the requests; `replay` passes over it.
+#[test]
+fn cloudwatch_is_told_what_was_counted_between_the_lines_of_the_log() {
+    let origin = Recorder::answering(OK);
+    let mut site = proxy()
+        .site(HOST, &origin)
+        .table("[metrics]\nemf = true\nemf_namespace = \"Shop\"\nemf_every = \"1 s\"")
+        .start();
+    for _ in 0..3 {
+        site.get("/").status(200);
+    }
+    site.ask("/typo3conf/LocalConfiguration.php").send().status(404);
+    let told = |site: &Ravelin| -> Vec<serde_json::Value> {
+        let lines = site.stdout();
+        let emf = lines.lines().filter(|line| line.starts_with("{\"_aws\":"));
+        emf.map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    };
+    let sum = |lines: &[serde_json::Value], name: &str| -> u64 {
+        lines.iter().filter_map(|line| line[name].as_u64()).sum()
+    };
+    let found = within(Duration::from_secs(10), || (sum(&told(&site), "Requests") >= 4).then(|| told(&site)));
+    let lines = found.unwrap_or_else(|| panic!("{}", site.stdout()));
+    assert_eq!((sum(&lines, "Requests"), sum(&lines, "Requests4xx"), sum(&lines, "Refusals")), (4, 1, 1));
+    for line in &lines {
+        let metrics = &line["_aws"]["CloudWatchMetrics"][0];
+        assert_eq!(metrics["Namespace"], "Shop");
+        for metric in metrics["Metrics"].as_array().expect("a list") {
+            let name = metric["Name"].as_str().expect("a name");
+            assert!(line[name].is_u64(), "{name} has no value in {line}");
+        }
+        for dimension in metrics["Dimensions"][0].as_array().expect("a list") {
+            assert!(line[dimension.as_str().expect("a name")].is_string(), "{line}");
+        }
+    }
+    assert!(lines.iter().any(|line| line["Site"] == HOST), "{lines:?}");
+    let (log, config) = (site.dir().join("whole.log"), site.config());
+    site.signal("TERM");
+    assert!(site.ends_within(Duration::from_secs(20)).success());
+    std::fs::write(&log, site.stdout()).expect("a file");
+    let said = run(ravelin().arg("replay").arg("--config").arg(&config).arg(&log));
+    assert!(said.code == Some(0) && said.out.contains("4 requests"), "{}", said.all());
+    let skipped = said.all();
+    assert!(!skipped.contains("not read") && !skipped.contains("not understood"), "{skipped}");
 }
