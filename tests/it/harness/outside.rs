@@ -28,13 +28,7 @@ pub(crate) fn judge() -> PathBuf {
 /// registry could not be reached.
 #[track_caller]
 pub(crate) fn corpus(name: &str, end: &str) -> Option<Vec<(String, Vec<u8>)>> {
-    let path = folder().join(name);
-    if !path.is_dir() {
-        let skipped = std::fs::read_to_string(folder().join("skipped")).unwrap_or_default();
-        assert!(skipped.lines().any(|line| line.starts_with(name)), "{name} is neither there nor skipped");
-        eprintln!("SKIPPED: {skipped}");
-        return None;
-    }
+    let path = fetched(name)?;
     let mut files = Vec::new();
     for entry in std::fs::read_dir(&path).expect("a folder") {
         let path = entry.expect("an entry").path();
@@ -46,4 +40,26 @@ pub(crate) fn corpus(name: &str, end: &str) -> Option<Vec<(String, Vec<u8>)>> {
     files.sort();
     assert!(!files.is_empty(), "{} is empty", path.display());
     Some(files)
+}
+
+/// What was fetched under this name. None, and a loud word, only where its registry could not be reached.
+#[track_caller]
+fn fetched(name: &str) -> Option<PathBuf> {
+    let path = folder().join(name);
+    if path.is_dir() {
+        return Some(path);
+    }
+    let skipped = std::fs::read_to_string(folder().join("skipped")).unwrap_or_default();
+    assert!(skipped.lines().any(|line| line.starts_with(name)), "{name} is neither there nor skipped");
+    eprintln!("SKIPPED: {skipped}");
+    None
+}
+
+/// The linter of CloudFormation's templates.
+#[track_caller]
+pub(crate) fn cfn_lint() -> Option<Command> {
+    let folder = fetched("cfn-lint")?;
+    let mut lint = Command::new("python3");
+    lint.env("PYTHONPATH", &folder).arg(folder.join("bin/cfn-lint"));
+    Some(lint)
 }
