@@ -6,8 +6,13 @@ mod bodies;
 
 use crate::harness::test_file;
 
-/// Inputs for each body (fewer for dear ones); a second or two in a debug build.
+/// Inputs for each body (fewer for dear ones), if `RAVELIN_FUZZ_ROUNDS` does not say more; a second or two in a debug
+/// build.
 const ROUNDS: usize = 20_000;
+
+fn rounds() -> usize {
+    std::env::var("RAVELIN_FUZZ_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().expect("a number of inputs"))
+}
 
 /// Well-formed and broken samples for all bodies: what one decoder accepts, another must survive.
 const SAMPLES: [&[u8]; 33] = [
@@ -96,7 +101,7 @@ fn no_decoder_breaks_its_promise() {
             body(input);
         }
         let mut dice = Dice(0x5eed_0000_0000_0001);
-        for round in 0..ROUNDS / cost {
+        for round in 0..rounds() / cost {
             let input = grow(&pool, &mut dice);
             let outcome = std::panic::catch_unwind(|| body(&input));
             assert!(outcome.is_ok(), "{name}, round {round}: {:?}", input.escape_ascii().to_string());
