@@ -70,7 +70,7 @@ fn an_answer_cut_short_ends_with_a_reset_for_http_1_0() {
     for (path, is_whole) in [("/whole", true), ("/cut", false)] {
         let mut wire = site.wire();
         wire.say(&format!("GET {path} HTTP/1.0\nHost: {HOST}\n\n"));
-        let (bytes, farewell) = wire.to_the_end();
+        let (bytes, farewell) = wire.until_the_end();
         assert_eq!(farewell, is_whole, "{path}: {}", bytes.escape_ascii());
         // A reset may overtake what came before it.
         assert!(!is_whole || bytes.ends_with(b"hello"), "{path}: {}", bytes.escape_ascii());

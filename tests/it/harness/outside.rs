@@ -55,7 +55,7 @@ fn fetched(name: &str) -> Option<PathBuf> {
     None
 }
 
-/// The linter of CloudFormation's templates.
+/// The linter of `CloudFormation`'s templates.
 #[track_caller]
 pub(crate) fn cfn_lint() -> Option<Command> {
     let folder = fetched("cfn-lint")?;

@@ -139,7 +139,7 @@ impl Wire {
 
     /// Everything until the end, and whether that was a farewell (FIN) rather than a reset. Without TLS only.
     #[track_caller]
-    pub(crate) fn to_the_end(&mut self) -> (Vec<u8>, bool) {
+    pub(crate) fn until_the_end(&mut self) -> (Vec<u8>, bool) {
         let Stream::Plain(stream) = &mut self.stream else { panic!("TLS has a farewell of its own") };
         stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
         let mut bytes = std::mem::take(&mut self.unread);
