@@ -331,6 +331,9 @@ impl Line {
             }
             Fate::Stall(_) => {
                 sleep(PATIENCE * 3).await;
+                // Not a farewell, which a client that took all that time for what came before would rightly see as
+                // the end of a body that ends with the connection.
+                self.end.notes().reset();
                 false
             }
             Fate::Garbage(_) => false,
