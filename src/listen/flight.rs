@@ -16,6 +16,8 @@ use crate::body::{Body, BodyError};
 pub(super) struct Flight {
     body: Body,
     ticket: Ticket,
+    /// Whether it answers HEAD: hyper sends every body that is not at its end.
+    to_head: bool,
 }
 
 /// The response of the road with its ticket on board.
@@ -27,7 +29,7 @@ pub(super) fn board(response: Response<Body>, mut ticket: Ticket, to_head: bool)
     if to_head || response.body().is_end_stream() {
         ticket.complete();
     }
-    response.map(|body| Flight { body, ticket })
+    response.map(|body| Flight { body, ticket, to_head })
 }
 
 impl HttpBody for Flight {
@@ -54,7 +56,7 @@ impl HttpBody for Flight {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.to_head || self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -6,10 +6,11 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::desync::bytes;
+use crate::harness::curl::Over;
 use crate::harness::front::{Front, at_once, refusal_faults};
 use crate::harness::h2::{End, H2};
 use crate::harness::waiting::Results;
-use crate::harness::{HOST, judge, strict, test_file, within};
+use crate::harness::{HOST, apache, judge, proxy, strict, test_file, within};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -217,4 +218,11 @@ fn h2_bodies_that_are_taken_back_are_not_whole() {
         assert_eq!(received.cut.len(), 1, "{received:?}");
         front.origin.forget();
     }
+}
+
+/// hyper sends a body with the answer to HEAD unless it says that it has ended.
+#[test]
+fn a_refusal_of_head_has_no_body() {
+    let site = proxy().site(HOST, apache()).start();
+    site.ask_over(Over::H2, "/.git/config").method("HEAD").send().status(404).hardened();
 }
