@@ -13,6 +13,7 @@ use crate::config::complaint::Place;
 use crate::firewall;
 use crate::guard::host::{self, HostTable};
 use crate::guard::{framing, install_tool, pace};
+use crate::health;
 use crate::listen;
 use crate::load;
 use crate::observe::{self, Observe};
@@ -59,6 +60,8 @@ pub struct Generation {
     pub metrics: observe::emf::Policy,
     /// Where metrics and readiness are served, and changes taken.
     pub admin: admin::settings::Policy,
+    /// Whose health checks are answered on the listeners.
+    pub health: health::Policy,
     /// Where bans are kept.
     pub state: state::Policy,
     /// How a stop goes.
@@ -106,10 +109,12 @@ pub struct Shutdown {
     pub drain_delay: Duration,
     /// How long requests under way may take to finish.
     pub grace: Duration,
+    /// After how long the service manager kills what has not ended; none if nobody said.
+    pub stop_timeout: Option<Duration>,
 }
 
 impl Default for Shutdown {
     fn default() -> Self {
-        Self { drain_delay: Duration::from_secs(5), grace: Duration::from_secs(30) }
+        Self { drain_delay: Duration::from_secs(5), grace: Duration::from_secs(30), stop_timeout: None }
     }
 }

@@ -35,6 +35,7 @@ pub mod generation;
 pub mod guard;
 pub mod harden;
 pub mod head;
+pub mod health;
 pub mod http1;
 pub mod listen;
 pub mod live;

@@ -1,7 +1,7 @@
 //! The road of a request, top to bottom. Read this file and you know the product.
 //!
 //! ```text
-//! answer()      the shell: one generation, one record, nothing leaves unhardened
+//! answer()      the shell: one generation, one record, nothing leaves unhardened (health checks end here)
 //!   serve()       decide, then ask the origin
 //!     decide()      order is policy: cheap before dear, stateless before stateful, head before body
 //!       1 one clear message, and for whom?   framing · host → site
@@ -41,6 +41,7 @@ use crate::guard::{
 };
 use crate::harden;
 use crate::head::Head;
+use crate::health;
 use crate::load::Mark;
 use crate::login::{self, Asked, Conclusion, Outcome, Settlement, Tap, Window};
 use crate::observe::Record;
@@ -71,6 +72,10 @@ pub fn answer(
     async move {
         let generation = worker.live().load();
         let head = head.view();
+        if let Some(mut reply) = health::answer(&generation.health, &peer, &head, worker.state()) {
+            Found::nothing(&generation, &peer).harden(&worker, &mut reply);
+            return reply;
+        }
         let mut record = worker.record(&generation, &peer, &head);
         let mut found = Found::nothing(&generation, &peer);
         let road = serve(&worker, &generation, &peer, head, upload, &mut found, &mut record);

@@ -537,6 +537,12 @@ impl Worker {
         &self.house.live
     }
 
+    /// How far the process is.
+    #[must_use]
+    pub fn state(&self) -> admin::State {
+        self.house.readiness.state()
+    }
+
     /// Begins the record of a request.
     #[must_use]
     pub fn record(&self, generation: &Generation, peer: &Peer, head: &Head<'_>) -> Box<Record> {

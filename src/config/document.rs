@@ -22,6 +22,7 @@ use crate::generation::{Generation, Listener, Shutdown};
 use crate::guard::host::{self, HostPattern, HostTable};
 use crate::guard::install_tool::Entrance;
 use crate::guard::{framing, pace};
+use crate::health;
 use crate::listen;
 use crate::listen::settings::{Certificates, Https, Service, UnknownSni};
 use crate::observe;
@@ -90,6 +91,7 @@ struct Raw {
     log: observe::settings::Raw,
     metrics: observe::emf::Raw,
     admin: admin::settings::Raw,
+    health: health::Raw,
     state: state::settings::Raw,
     shutdown: Shutdown,
     unknown_host: host::Raw,
@@ -121,6 +123,7 @@ impl Raw {
                 .section(reading, "admin")
                 .map(|section| admin::settings::Raw::read(section, reading))
                 .unwrap_or_default(),
+            health: health::Raw::read(root, reading),
             state: state::settings::Raw::read(root, reading),
             shutdown: read_shutdown(root, reading),
             unknown_host: host::Raw::read(root, reading),
@@ -185,26 +188,60 @@ impl Raw {
             metrics: self.metrics.compile(&log, &mut reading.complaints),
             log,
             admin: self.admin.compile(&mut reading.complaints),
+            health: self.health.compile(&mut reading.complaints),
             state: self.state.compile(&mut reading.complaints),
             shutdown: self.shutdown,
         })
     }
 }
 
+/// What comes after the grace: bans and the log are written to their end.
+const AFTERWARDS: Duration = Duration::from_secs(1);
+
 fn read_shutdown(root: &mut Section<'_>, reading: &mut Reading<'_>) -> Shutdown {
     let default = Shutdown::default();
     let Some(mut section) = root.section(reading, "shutdown") else { return default };
-    let mut time = |key, otherwise| {
-        section
-            .get::<Text<Duration>>(reading, key)
-            .map_or(otherwise, |placed: Placed<Text<Duration>>| placed.value.0)
+    let mut time = |key| -> Option<Placed<Duration>> {
+        section.get::<Text<Duration>>(reading, key).map(|placed| placed.map(|time| time.0))
     };
-    let shutdown = Shutdown {
-        drain_delay: time("drain_delay", default.drain_delay),
-        grace: time("grace", default.grace),
-    };
+    let (drain_delay, grace, stop_timeout) = (time("drain_delay"), time("grace"), time("stop_timeout"));
     section.finish(reading);
+    let shutdown = Shutdown {
+        drain_delay: drain_delay.map_or(default.drain_delay, |placed| placed.value),
+        grace: grace.map_or(default.grace, |placed| placed.value),
+        stop_timeout: stop_timeout.as_ref().map(|placed| placed.value),
+    };
+    if let Some(limit) = stop_timeout {
+        check_stop(&shutdown, &limit, &mut reading.complaints);
+    }
     shutdown
+}
+
+/// A stop that takes longer than the service manager allows ends with its kill, in the middle of requests.
+fn check_stop(shutdown: &Shutdown, limit: &Placed<Duration>, complaints: &mut Complaints) {
+    let Shutdown { drain_delay, grace, .. } = *shutdown;
+    let sum = drain_delay.saturating_add(grace).saturating_add(AFTERWARDS);
+    if sum <= limit.value {
+        return;
+    }
+    let message = format!(
+        "a stop takes up to {sum:?} and is killed after {:?}: `drain_delay` ({drain_delay:?}) and `grace` ({grace:?}) \
+         do not fit into `stop_timeout`, with {AFTERWARDS:?} for what is written last",
+        limit.value
+    );
+    let room = limit.value.saturating_sub(drain_delay).saturating_sub(AFTERWARDS);
+    let hint = if room.is_zero() {
+        "raise `stop_timeout` and that of the service manager (`TimeoutStopSec=`, `stopTimeout`, `docker stop -t`), or \
+         shorten `drain_delay`"
+            .to_owned()
+    } else {
+        format!(
+            "write `grace = \"{} s\"`, or raise `stop_timeout` and that of the service manager (`TimeoutStopSec=`, \
+             `stopTimeout`, `docker stop -t`)",
+            room.as_secs()
+        )
+    };
+    complaints.error(Some(&limit.place), message, Some(hint));
 }
 
 /// `[limits]`, which several rooms read their own keys from.

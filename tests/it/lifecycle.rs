@@ -180,6 +180,57 @@ fn a_stop_finishes_what_is_under_way() {
     assert_eq!(status.code(), Some(0), "{}", site.stderr());
 }
 
+/// An origin that sends half of a page and the rest once `open` is set, and takes uploads.
+fn halting(open: &Arc<AtomicBool>) -> Recorder {
+    let open = Arc::clone(open);
+    Recorder::scripted(move |_, head, socket| {
+        if head.starts_with(b"GET /download") {
+            let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n0123456789");
+            within(Duration::from_secs(30), || open.load(Ordering::Relaxed).then_some(()));
+            let _ = socket.write_all(b"abcdefghij");
+        } else {
+            let _ = socket.write_all(OK.as_bytes());
+        }
+        Next::KeepAlive
+    })
+}
+
+#[test]
+fn fifty_slow_uploads_and_fifty_slow_downloads_outlive_a_sigterm() {
+    let open = Arc::new(AtomicBool::new(false));
+    let origin = halting(&open);
+    let stop = "[shutdown]\ndrain_delay = \"0 s\"\ngrace = \"20 s\"\nstop_timeout = \"30 s\"";
+    let mut site = proxy().site(HOST, &origin).table(stop).plain_serves().start();
+    let connect = |number: usize| if number.is_multiple_of(2) { site.wire() } else { site.wire_tls() };
+    let mut downloads: Vec<Wire> = (0..50).map(connect).collect();
+    for (number, wire) in downloads.iter_mut().enumerate() {
+        wire.say(&format!("GET /download/{number}/ HTTP/1.1\nHost: {HOST}\n\n"));
+        assert_eq!(wire.head().status, 200);
+    }
+    let mut uploads: Vec<Wire> = (0..50).map(connect).collect();
+    for (number, wire) in uploads.iter_mut().enumerate() {
+        wire.say(&format!("POST /upload/{number}/ HTTP/1.1\nHost: {HOST}\nContent-Length: 6\n\nabc"));
+        under_way(&origin, &format!("POST /upload/{number}/"));
+    }
+    site.signal("TERM");
+    let refused = || TcpStream::connect(("127.0.0.1", site.http_port())).err();
+    assert!(within(PATIENCE, refused).is_some(), "nobody else is let in");
+    for wire in &mut uploads {
+        wire.send("def");
+    }
+    open.store(true, Ordering::Relaxed);
+    for wire in &mut uploads {
+        wire.reply().status(200).header_once("connection", "close").shows("ok");
+    }
+    for wire in &mut downloads {
+        assert_eq!(wire.exactly(20), b"0123456789abcdefghij");
+    }
+    drop((uploads, downloads));
+    assert_eq!(origin.text().matches("abcdef").count(), 50, "every upload is whole");
+    assert_eq!(site.ends_within(PATIENCE).code(), Some(0), "{}", site.stderr());
+    assert!(!site.stderr().contains("the grace is over"), "{}", site.stderr());
+}
+
 #[test]
 fn idle_connections_do_not_hold_a_stop_up() {
     let mut site = proxy()

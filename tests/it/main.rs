@@ -27,6 +27,7 @@ mod fuzz_twin;
 mod h2_floods;
 mod h2_semantics;
 mod hardening;
+mod health;
 mod hop_by_hop;
 mod house;
 mod lifecycle;
