@@ -1,5 +1,6 @@
 //! The control thread: signals, reloads, and how it all ends.
 
+use std::pin::Pin;
 use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -13,6 +14,7 @@ use crate::config::complaint::Severity;
 use crate::drain::Phase;
 use crate::server::{House, Reload};
 use crate::service;
+use crate::upgrade::{self, Estate, Heir, Launch};
 
 /// Certificates made on the spot live 24 hours; this long before they end they are made again, by a
 /// reload.
@@ -23,6 +25,7 @@ const MADE_AGAIN: Duration = Duration::from_hours(12);
 pub struct Signals {
     hang_up: Signal,
     user1: Signal,
+    user2: Signal,
     terminate: Signal,
     interrupt: Signal,
 }
@@ -50,7 +53,27 @@ enum Stop {
     Gently,
     /// SIGINT, Ctrl-C: a person waits at the terminal.
     Soon,
+    /// Another process has taken over.
+    HandedOver,
 }
+
+/// Who comes after this process.
+#[derive(Debug)]
+pub struct Succession {
+    /// How to start a successor; none if there can be none.
+    pub launch: Option<Launch>,
+    /// What it gets.
+    pub estate: Estate,
+    /// Whether this process is one itself: then its predecessor tells the service manager.
+    pub is_successor: bool,
+}
+
+/// Idle connections are closed this long after a successor took over, at the earliest: with its next request a client is
+/// told to come back, and no request crosses a close on its way.
+const TO_COME_BACK: Duration = Duration::from_secs(2);
+
+/// A successor on its way, and what came of it.
+type Upgrade<'a> = Pin<Box<dyn Future<Output = Result<Heir, String>> + 'a>>;
 
 /// Serves until a signal ends it; comes back when the last connection is over or the grace has passed.
 pub async fn run(
@@ -58,20 +81,40 @@ pub async fn run(
     mut signals: Signals,
     admin: Vec<(Bound, Desk)>,
     reload: Reload,
+    succession: Succession,
     ready: impl FnOnce(),
 ) {
     for (socket, desk) in admin {
-        let mut watch = house.drain.watch();
-        let stop = async move { watch.reached(Phase::Killed).await };
+        let (mut watch, mut door) = (house.drain.watch(), house.drain.watch());
+        let stop = async move {
+            tokio::select! {
+                () = watch.reached(Phase::Killed) => {}
+                () = door.handed_over() => {}
+            }
+        };
         tokio::spawn(admin::serve(socket, desk, stop));
     }
     house.readiness.set(State::Ready);
     ready();
-    service::ready(&house.live.load().id);
+    if !succession.is_successor {
+        service::ready(&house.live.load().id);
+    }
     let mut watchdog = service::watched().map(interval);
     let mut minute = interval(Duration::from_mins(1));
+    let mut upgrade: Option<Upgrade<'_>> = None;
     let stop = loop {
         tokio::select! {
+            _ = signals.user2.recv(), if upgrade.is_none() => upgrade = succeed(house, &succession),
+            outcome = outcome(&mut upgrade) => {
+                upgrade = None;
+                match outcome {
+                    Ok(heir) => {
+                        took_over(house, &succession.estate, heir);
+                        break Stop::HandedOver;
+                    }
+                    Err(message) => stays(house, &message),
+                }
+            }
             _ = minute.tick() => if is_due(house.live.load().made_until(), clock::wall()) { reload_now(house, &reload) },
             () = due(&mut watchdog) => say_alive(house),
             _ = signals.hang_up.recv() => {
@@ -85,21 +128,75 @@ pub async fn run(
             _ = signals.interrupt.recv() => break Stop::Soon,
         }
     };
-    service::stopping();
-    house.readiness.set(State::Draining);
-    house.drain.advance(Phase::Draining);
+    // A successor that is not in office yet is ended; and our sockets close with the accept loops.
+    let on_its_way = upgrade.is_some();
+    drop(upgrade);
+    if on_its_way {
+        house.state.take_back();
+    }
+    drop(succession);
     let shutdown = house.live.load().shutdown;
     let delay = match stop {
         Stop::Gently => shutdown.drain_delay,
         Stop::Soon => Duration::ZERO,
+        Stop::HandedOver => shutdown.drain_delay.max(TO_COME_BACK),
     };
+    if matches!(stop, Stop::HandedOver) {
+        house.drain.hand_over();
+    } else {
+        service::stopping();
+        house.readiness.set(State::Draining);
+        house.drain.advance(Phase::Draining);
+    }
     tracing::info!(?delay, grace = ?shutdown.grace, connections = house.drain.live(), "stopping");
     tokio::select! {
         () = end(house, delay, shutdown.grace) => {}
         () = keep_alive(house, &mut watchdog) => {}
-        () = signals.again() => tracing::warn!(connections = house.drain.live(), "stopping at once"),
+        () = signals.again(&stop) => tracing::warn!(connections = house.drain.live(), "stopping at once"),
     }
     house.drain.advance(Phase::Killed);
+}
+
+/// Begins to start a successor, if there can be one.
+fn succeed<'a>(house: &'a House, succession: &'a Succession) -> Option<Upgrade<'a>> {
+    let launch = match &succession.launch {
+        // With process 1 its whole container ends.
+        Some(_) if std::process::id() == 1 => {
+            tracing::error!("no upgrade: this is process 1 of a container; start another container instead");
+            return None;
+        }
+        None => {
+            tracing::error!("no upgrade: only `ravelin run` can be upgraded");
+            return None;
+        }
+        Some(launch) => launch,
+    };
+    service::reloading();
+    tracing::info!(program = %launch.program.display(), "starting a successor");
+    Some(Box::pin(upgrade::hand_over(launch, &succession.estate, house.state.release())))
+}
+
+/// What came of an upgrade that is under way; never if there is none.
+async fn outcome(upgrade: &mut Option<Upgrade<'_>>) -> Result<Heir, String> {
+    match upgrade {
+        Some(upgrade) => upgrade.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The successor serves.
+fn took_over(house: &House, estate: &Estate, heir: Heir) {
+    estate.is_handed_over();
+    let process = heir.enthrone();
+    service::handed_over(process);
+    tracing::info!(process, connections = house.drain.live(), "upgraded: another process serves now");
+}
+
+/// There is no successor, and nothing has changed.
+fn stays(house: &House, message: &str) {
+    house.state.take_back();
+    tracing::error!("upgrade failed, nothing has changed: {message}");
+    service::ready(&house.live.load().id);
 }
 
 /// A worker that has not come round for so long hangs: the service manager hears nothing more, and acts.
@@ -192,16 +289,20 @@ impl Signals {
         Ok(Self {
             hang_up: signal(SignalKind::hangup())?,
             user1: signal(SignalKind::user_defined1())?,
+            user2: signal(SignalKind::user_defined2())?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
         })
     }
 
-    /// Another signal to stop.
-    async fn again(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+    /// Another signal to stop. After a successor took over the first one is none: a service manager that stops the
+    /// service sends it to both, and what is under way here may finish as well.
+    async fn again(&mut self, stop: &Stop) {
+        for _ in 0..if matches!(stop, Stop::HandedOver) { 2 } else { 1 } {
+            tokio::select! {
+                _ = self.terminate.recv() => {}
+                _ = self.interrupt.recv() => {}
+            }
         }
     }
 }

@@ -4,7 +4,7 @@
 //! a [`DrainWatch`] and react; each connection holds a [`Live`] for as long as its socket is open.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::{Notify, watch};
 
@@ -46,6 +46,8 @@ pub struct Live {
 struct Crowd {
     count: AtomicUsize,
     gone: Notify,
+    /// Whether another process has the listening sockets too, and takes what comes.
+    handed_over: AtomicBool,
 }
 
 impl Drain {
@@ -70,6 +72,12 @@ impl Drain {
             }
             forward
         });
+    }
+
+    /// Begins to drain while another process takes the connections that come: nobody is accepted here any more.
+    pub fn hand_over(&self) {
+        self.crowd.handed_over.store(true, Ordering::Release);
+        self.advance(Phase::Draining);
     }
 
     /// The phase now.
@@ -124,6 +132,26 @@ impl DrainWatch {
         let _ = self.phase.wait_for(|now| *now >= phase).await;
     }
 
+    /// Waits until nobody is to be accepted any more.
+    pub async fn shuts(&mut self) {
+        let Self { phase, crowd } = self;
+        let shuts = |now: &Phase| match now {
+            Phase::Running => false,
+            Phase::Draining => crowd.handed_over.load(Ordering::Acquire),
+            Phase::Closing | Phase::Killed => true,
+        };
+        let _ = phase.wait_for(shuts).await;
+    }
+
+    /// Waits until another process has taken over; for ever, if none does.
+    pub async fn handed_over(&mut self) {
+        let Self { phase, crowd } = self;
+        let taken = phase.wait_for(|now| *now > Phase::Running && crowd.handed_over.load(Ordering::Acquire));
+        if taken.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Counts one open connection until the guard is dropped.
     #[must_use]
     pub fn enter(&self) -> Live {
@@ -165,6 +193,23 @@ mod tests {
         assert!(!waiter.is_finished());
         drain.advance(Phase::Closing);
         tokio::time::timeout(Duration::from_secs(1), waiter).await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_door_shuts_when_it_closes_and_at_once_when_it_is_handed_over() {
+        for (handed_over, shuts) in [(true, true), (false, false)] {
+            let drain = Drain::new();
+            let mut watch = drain.watch();
+            if handed_over {
+                drain.hand_over();
+            } else {
+                drain.advance(Phase::Draining);
+            }
+            let shut = tokio::time::timeout(Duration::from_millis(20), watch.shuts()).await;
+            assert_eq!(shut.is_ok(), shuts);
+            drain.advance(Phase::Closing);
+            tokio::time::timeout(Duration::from_secs(1), watch.shuts()).await.unwrap();
+        }
     }
 
     #[tokio::test]

@@ -59,4 +59,5 @@ pub mod step;
 #[cfg(test)]
 mod tests;
 pub mod tls;
+pub mod upgrade;
 pub mod upstream;

@@ -22,13 +22,14 @@ use crate::client::key::Key;
 use crate::client::{self, Client, Peer};
 use crate::clock;
 use crate::config::Loaded;
-use crate::control::{self, Signals};
+use crate::control::{self, Signals, Succession};
 use crate::drain::{Drain, DrainWatch, Phase};
 use crate::generation::{Generation, Listener};
 use crate::harden::Applied;
 use crate::head::Head;
 use crate::listen::census::Census;
 use crate::listen::first_bytes::Protocol;
+use crate::listen::inherited::Inherited;
 use crate::listen::socket::{self, BindError};
 use crate::listen::tally::{Event, Tally};
 use crate::listen::{Door, Terms, accept};
@@ -46,9 +47,19 @@ use crate::service::Heartbeats;
 use crate::site::Site;
 use crate::state::{self, Keeper};
 use crate::tls;
+use crate::upgrade::{Estate, Launch, Predecessor};
 
 /// Reads the configuration again.
 pub type Reload = Box<dyn Fn() -> Result<Loaded, String> + Send>;
+
+/// Who was here before this process, and who comes after it.
+#[derive(Debug, Default)]
+pub struct Lineage {
+    /// Sockets that are open already.
+    pub inherited: Inherited,
+    /// How to start a successor; none if there can be none.
+    pub launch: Option<Launch>,
+}
 
 /// What every thread shares for the life of the process.
 pub struct House {
@@ -121,6 +132,7 @@ pub enum StartError {
 pub fn run(
     mut generation: Generation,
     reload: Reload,
+    lineage: Lineage,
     ready: impl FnOnce(&[SocketAddr]),
 ) -> Result<(), StartError> {
     let diagnostics = Diagnostics::install(&generation.log).map_err(StartError::system("set up its log"))?;
@@ -129,10 +141,14 @@ pub fn run(
     let control = Control::new().map_err(StartError::system("start its control thread"))?;
     let signals = control.run(async { Signals::new() }).map_err(StartError::system("receive signals"))?;
     let workers = generation.workers;
-    let mut sockets = bind(&generation, workers)?;
+    let Lineage { mut inherited, launch } = lineage;
+    let predecessor = inherited.line().map(Predecessor::new);
+    let sockets = bind(&generation, workers, &mut inherited)?;
     let addresses: Vec<SocketAddr> =
-        sockets.iter().filter_map(|s| s.first().and_then(|l| l.local_addr().ok())).collect();
-    let admin = administer(&generation)?;
+        sockets.iter().filter_map(|s| s.iter().flatten().next().and_then(|l| l.local_addr().ok())).collect();
+    let admin = administer(&generation, &mut inherited)?;
+    inherited.close();
+    let estate = estate(&sockets, &admin).map_err(StartError::system("keep its sockets for a successor"))?;
     let observe = Observe::open(&generation.log, workers, clock::wall())
         .map_err(|error| StartError::Log(log_failed(&generation, &error)))?;
     let tls = tls::Policy::new().map_err(StartError::Tls)?;
@@ -164,10 +180,11 @@ pub fn run(
     show_state(&house);
     let mut keeper =
         Keeper::new(Arc::clone(&house.ledger), generation.state.clone(), Arc::clone(&house.state));
+    // From here on only one of the two has the state open.
+    predecessor.iter().for_each(Predecessor::is_prepared);
     // Before the first request: who was banned is banned still.
     control.run(keeper.begin());
-    let by_worker: Vec<Mutex<Vec<TcpListener>>> =
-        (0..workers).map(|_| Mutex::new(sockets.iter_mut().filter_map(Vec::pop).collect())).collect();
+    let by_worker = deal(sockets, workers);
     let inside = Arc::clone(&house);
     let running = runtime::start(workers, move |index| {
         let sockets = by_worker.get(index).map(take).unwrap_or_default();
@@ -175,12 +192,14 @@ pub fn run(
     })
     .map_err(StartError::system("start its threads"))?;
     let admin = admin.into_iter().map(|bound| (bound, house.desk())).collect();
-    let serving = control::run(&house, signals, admin, reload, || {
+    let succession = Succession { launch, estate, is_successor: predecessor.is_some() };
+    let serving = control::run(&house, signals, admin, reload, succession, || {
         for (address, listener) in addresses.iter().zip(&generation.listeners) {
             let scheme = if listener.store.is_some() { "https" } else { "http" };
             tracing::info!("listening on {scheme}://{address}");
         }
         ready(&addresses);
+        predecessor.iter().for_each(Predecessor::is_succeeded);
     });
     let watching = pressure::run(Arc::clone(&house));
     let telling = tell_cloudwatch(Arc::clone(&house));
@@ -208,11 +227,12 @@ pub fn run(
 }
 
 /// One worker: its accept loops, then its connections until the last one is over.
-async fn work(index: usize, house: Arc<House>, sockets: Vec<TcpListener>) {
+async fn work(index: usize, house: Arc<House>, sockets: Vec<Socket>) {
     let seen = house.observe.worker(index);
     let worker = Arc::new(Worker { index, house: Arc::clone(&house), seen, suspicion: Suspicion::default() });
     let sweep = tokio::spawn(sweep(Arc::clone(&worker)));
-    let doors = sockets.into_iter().zip(&house.terms).enumerate().map(|(listener, (socket, terms))| {
+    let doors = sockets.into_iter().filter_map(|(listener, socket)| {
+        let terms = house.terms.get(listener)?;
         let worker = Arc::clone(&worker);
         let door = Door {
             listener,
@@ -222,7 +242,7 @@ async fn work(index: usize, house: Arc<House>, sockets: Vec<TcpListener>) {
             drain: house.drain.watch(),
             serve: move |peer, request| pipeline::answer(Arc::clone(&worker), peer, request),
         };
-        accept::run(socket, Arc::new(door))
+        Some(accept::run(socket, Arc::new(door)))
     });
     for ended in join_all(doors).await {
         if let Err(error) = ended {
@@ -338,9 +358,13 @@ fn show_door(house: &Arc<House>) {
 }
 
 /// The sockets of the admin listener.
-fn administer(generation: &Generation) -> Result<Vec<admin::socket::Bound>, StartError> {
+fn administer(
+    generation: &Generation,
+    inherited: &mut Inherited,
+) -> Result<Vec<admin::socket::Bound>, StartError> {
     let policy = &generation.admin;
-    let bind = |address| admin::socket::bind(address, policy.socket_mode).map_err(StartError::Admin);
+    let bind =
+        |address| admin::socket::bind(address, policy.socket_mode, inherited).map_err(StartError::Admin);
     policy.listen.iter().map(bind).collect()
 }
 
@@ -363,10 +387,53 @@ fn show_state(house: &Arc<House>) {
     show("state_changes_lost", help, Kind::Counter, "", Box::new(lost));
 }
 
-fn bind(generation: &Generation, workers: usize) -> Result<Vec<Vec<TcpListener>>, StartError> {
-    let bind =
-        |listener: &Listener| socket::bind(listener.settings.address, workers).map_err(StartError::Bind);
+/// The sockets of each listener, worker by worker: those that are open already, or new ones.
+fn bind(
+    generation: &Generation,
+    workers: usize,
+    inherited: &mut Inherited,
+) -> Result<Vec<Vec<Vec<TcpListener>>>, StartError> {
+    let bind = |listener: &Listener| {
+        let address = listener.settings.address;
+        let open = inherited.tcp(address);
+        if open.is_empty() {
+            let sockets = socket::bind(address, workers).map_err(StartError::Bind)?;
+            return Ok(sockets.into_iter().map(|socket| vec![socket]).collect());
+        }
+        tracing::info!(%address, sockets = open.len(), "this listener's sockets were handed over");
+        socket::adopt(open, workers).map_err(StartError::system("use the sockets that were handed over"))
+    };
     generation.listeners.iter().map(bind).collect()
+}
+
+/// A socket, and the number of its listener.
+type Socket = (usize, TcpListener);
+
+/// The sockets of each worker.
+fn deal(sockets: Vec<Vec<Vec<TcpListener>>>, workers: usize) -> Vec<Mutex<Vec<Socket>>> {
+    let mut by_worker: Vec<Vec<Socket>> = (0..workers).map(|_| Vec::new()).collect();
+    for (listener, shares) in sockets.into_iter().enumerate() {
+        for (worker, share) in by_worker.iter_mut().zip(shares) {
+            worker.extend(share.into_iter().map(|socket| (listener, socket)));
+        }
+    }
+    by_worker.into_iter().map(Mutex::new).collect()
+}
+
+/// What a successor would get.
+fn estate(sockets: &[Vec<Vec<TcpListener>>], admin: &[admin::socket::Bound]) -> io::Result<Estate> {
+    let mut estate = Estate::default();
+    for socket in sockets.iter().flatten().flatten() {
+        estate.add(socket.try_clone()?.into());
+    }
+    for bound in admin {
+        let (socket, name) = bound.heir()?;
+        estate.add(socket);
+        if let Some(name) = name {
+            estate.add_name(name);
+        }
+    }
+    Ok(estate)
 }
 
 /// Which file could not be opened, and which key names it.

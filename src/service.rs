@@ -21,6 +21,16 @@ pub fn reloading() {
     }
 }
 
+/// This process has handed its work over to the one with this id, which serves: from now on the manager listens to
+/// that one. Said by the old one, because a manager hears nobody but the main process.
+pub fn handed_over(process: u32) {
+    tell(&[
+        NotifyState::MainPid(process),
+        NotifyState::Ready,
+        NotifyState::Status(&format!("serving, upgraded to process {process}")),
+    ]);
+}
+
 /// The end has begun.
 pub fn stopping() {
     tell(&[NotifyState::Stopping, NotifyState::Status("stopping: what is under way may finish")]);

@@ -4,13 +4,17 @@ use std::fmt;
 use std::fs::{self, Permissions};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::settings::Address;
+use crate::listen::inherited::Inherited;
 use crate::listen::socket;
 
 /// Who waits to be accepted; one person at a time administers.
@@ -31,11 +35,38 @@ pub(super) enum Kind {
 
 /// The name of a unix socket; it is taken away when the socket is not served any more.
 #[derive(Debug)]
-pub(super) struct Name(PathBuf);
+pub(super) struct Name {
+    path: PathBuf,
+    left: Left,
+}
+
+/// Whether the name of a unix socket stays, because another process serves it.
+pub type Left = Arc<AtomicBool>;
+
+impl Name {
+    fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), left: Left::default() }
+    }
+}
 
 impl Drop for Name {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+        if !self.left.load(Relaxed) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl Bound {
+    /// The same socket for another process, and what is to be set once that serves it.
+    ///
+    /// # Errors
+    /// When there are too many open files.
+    pub fn heir(&self) -> io::Result<(OwnedFd, Option<Left>)> {
+        match &self.socket {
+            Kind::Tcp(socket) => Ok((socket.try_clone()?.into(), None)),
+            Kind::Unix(socket, name) => Ok((socket.try_clone()?.into(), Some(Arc::clone(&name.left)))),
+        }
     }
 }
 
@@ -66,19 +97,33 @@ impl fmt::Display for Who {
     }
 }
 
-/// Opens the socket of one address. `mode` is that of a unix socket.
+/// Opens the socket of one address, or takes the one that was handed over. `mode` is that of a unix socket.
 ///
 /// # Errors
 /// A sentence, when it is in use or the system refuses it.
-pub fn bind(address: &Address, mode: u32) -> Result<Bound, String> {
+pub fn bind(address: &Address, mode: u32, inherited: &mut Inherited) -> Result<Bound, String> {
     let socket = match address {
         Address::Tcp(address) => {
+            if let Some(socket) = inherited.tcp(*address).pop() {
+                socket.set_nonblocking(true).map_err(|error| error.to_string())?;
+                return Ok(Bound { socket: Kind::Tcp(socket) });
+            }
             let mut sockets = socket::bind(*address, 1).map_err(|error| error.to_string())?;
             Kind::Tcp(sockets.pop().ok_or("no socket was opened")?)
         }
-        Address::Unix(path) => unix(path, mode).map_err(|error| explain(path, &error))?,
+        Address::Unix(path) => match inherited.unix(path) {
+            Some(socket) => adopt(socket, path, mode),
+            None => unix(path, mode),
+        }
+        .map_err(|error| explain(path, &error))?,
     };
     Ok(Bound { socket })
+}
+
+fn adopt(socket: UnixListener, path: &Path, mode: u32) -> io::Result<Kind> {
+    socket.set_nonblocking(true)?;
+    fs::set_permissions(path, Permissions::from_mode(mode))?;
+    Ok(Kind::Unix(socket, Name::new(path)))
 }
 
 /// The permissions are set before anybody can connect: until `listen` the kernel refuses everybody.
@@ -87,7 +132,7 @@ fn unix(path: &Path, mode: u32) -> io::Result<Kind> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::unix(path)?)?;
-    let name = Name(path.to_owned());
+    let name = Name::new(path);
     fs::set_permissions(path, Permissions::from_mode(mode))?;
     socket.listen(BACKLOG)?;
     Ok(Kind::Unix(socket.into(), name))
@@ -125,12 +170,10 @@ fn explain(path: &Path, error: &io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixListener;
-
     use super::*;
 
     fn open(path: &Path, mode: u32) -> Result<Bound, String> {
-        bind(&Address::Unix(path.to_owned()), mode)
+        bind(&Address::Unix(path.to_owned()), mode, &mut Inherited::default())
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::clock;
 use crate::config::{self, development};
 use crate::generation::Generation;
 use crate::runtime;
-use crate::server;
+use crate::server::{self, Lineage};
 use crate::tls::DevCa;
 
 #[derive(Debug, Args)]
@@ -95,7 +95,8 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         });
     };
     let reload = Box::new(move || Ok(load()));
-    server::run(generation, reload, |_| ready()).map_err(|error| local.explain(&error))?;
+    server::run(generation, reload, Lineage::default(), |_| ready())
+        .map_err(|error| local.explain(&error))?;
     // Nothing was sent if Ctrl-C came first.
     outcome.try_recv().unwrap_or(Ok(()))
 }

@@ -13,7 +13,7 @@ use super::local::{self, Local};
 use crate::clock;
 use crate::config::section::FromText as _;
 use crate::config::{self, development};
-use crate::server;
+use crate::server::{self, Lineage};
 use crate::tls::{DevCa, trust_instructions};
 use crate::upstream::Endpoint;
 
@@ -79,7 +79,8 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     let generation = loaded.generation.ok_or("nothing was started")?;
     let greeting = greeting(to, &local, &root_file()?);
     let reload = Box::new(move || Ok(load()));
-    server::run(generation, reload, |_| say!("{greeting}")).map_err(|error| local.explain(&error))
+    server::run(generation, reload, Lineage::default(), |_| say!("{greeting}"))
+        .map_err(|error| local.explain(&error))
 }
 
 /// The root that browsers are to trust; it is made if there is none.

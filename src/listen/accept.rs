@@ -16,7 +16,6 @@ use super::tally::Event;
 use super::{introduction, socket};
 use crate::client::Peer;
 use crate::clock;
-use crate::drain::Phase;
 use crate::reply::Reply;
 use crate::request::Request;
 
@@ -25,8 +24,8 @@ use crate::request::Request;
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(320);
 
-/// Accepts connections on `listener` and spawns each, until the drain reaches [`Phase::Closing`]. What the
-/// kernel has accepted by then is still taken and served once; then the socket is closed.
+/// Accepts connections on `listener` and spawns each, until the door shuts. What the kernel has accepted by
+/// then is still taken and served once; then the socket is closed.
 ///
 /// Run it in the worker's entry future itself: a panic in it must not go unnoticed.
 ///
@@ -43,7 +42,7 @@ where
     loop {
         let accepted = tokio::select! {
             biased;
-            () = drain.reached(Phase::Closing) => break,
+            () = drain.shuts() => break,
             accepted = listener.accept() => accepted,
         };
         match accepted {

@@ -56,7 +56,11 @@ pub(super) async fn drive<C: Conversation>(
         loop {
             // While nothing moves it need not be polled again once it waits: a task has one waker for life. Each
             // move uses its waker up, also one to a phase that is not the awaited one.
-            if (!is_awaited || drain.has_reached(Phase::Draining)) && phase.as_mut().poll(cx).is_ready() {
+            let is_draining = drain.has_reached(Phase::Draining);
+            if is_draining {
+                pulse.draining();
+            }
+            if (!is_awaited || is_draining) && phase.as_mut().poll(cx).is_ready() {
                 if next == Phase::Killed {
                     return Poll::Ready(Outcome::Killed);
                 }

@@ -337,7 +337,7 @@ where
 
     /// Whether this answer is to be the last.
     fn must_part(&self) -> bool {
-        self.is_last || self.pulse.must_part(self.limits)
+        self.is_last || self.pulse.is_draining() || self.pulse.must_part(self.limits)
     }
 
     /// Whether what the client still sends of its body is worth waiting for. One that waits to be asked may

@@ -24,6 +24,7 @@ mod frames;
 mod holder;
 mod http1;
 mod http2;
+pub mod inherited;
 mod introduction;
 pub mod limits;
 mod metered;

@@ -64,7 +64,8 @@ pub(super) struct Pulse {
     blocked: Mark,
     /// Since when our side is being closed.
     shut: Mark,
-    /// Whether the server is closing.
+    /// Whether the server will close soon, and whether it does.
+    draining: AtomicBool,
     closing: AtomicBool,
     /// Whether it was told to end while nothing was under way, and nothing came since.
     idle: AtomicBool,
@@ -148,6 +149,7 @@ impl Pulse {
             since: Mark::default(),
             blocked: Mark::default(),
             shut: Mark::default(),
+            draining: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             idle: AtomicBool::new(false),
             tunnel: AtomicBool::new(false),
@@ -331,6 +333,16 @@ impl Pulse {
         }
     }
 
+    /// The server will close soon: whoever asks is told, and comes back on another connection.
+    pub(super) fn draining(&self) {
+        self.draining.store(true, Relaxed);
+    }
+
+    /// Whether it is so.
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+
     /// The server closes.
     pub(super) fn closing(&self) {
         self.closing.store(true, Relaxed);
@@ -345,9 +357,11 @@ impl Pulse {
     }
 
     /// Whether the client is to be told to part: the server closes, the connection has had its share of
-    /// requests, or the client is fickle.
+    /// requests, or the client is fickle. While the server drains, HTTP/2 can be told without losing a request, once
+    /// there was one; HTTP/1 is told with its next answer.
     pub(super) fn must_part(&self, limits: &limits::Policy) -> bool {
         self.closing.load(Relaxed)
+            || (self.is_draining() && self.http2.is_some() && self.requests.load(Relaxed) > 0)
             || self.is_dismissed()
             || limits.requests_per_connection.is_some_and(|most| self.requests.load(Relaxed) >= most.get())
             || self.is_fickle()

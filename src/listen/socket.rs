@@ -71,6 +71,37 @@ pub fn bind(address: SocketAddr, workers: usize) -> Result<Vec<TcpListener>, Bin
     Ok(all)
 }
 
+/// Spreads `inherited` sockets, of which there is at least one, over `workers`: each gets at least one, and none is
+/// left out, for the kernel goes on to queue connections in every one of them. Where there are too few, workers share:
+/// a socket opened now, and closed again because the start fails, would take connections with it.
+///
+/// # Errors
+/// When the system refuses what a listener needs.
+pub fn adopt(inherited: Vec<TcpListener>, workers: usize) -> io::Result<Vec<Vec<TcpListener>>> {
+    for listener in &inherited {
+        let socket = SockRef::from(listener);
+        socket.set_nonblocking(true)?;
+        prepare(&socket)?;
+    }
+    let mut by_worker: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
+    let count = inherited.len();
+    let more = (count..workers).zip(inherited.iter().cycle()).map(|(_, socket)| socket.try_clone());
+    let more: Vec<TcpListener> = more.collect::<io::Result<_>>()?;
+    for (number, socket) in inherited.into_iter().chain(more).enumerate() {
+        if let Some(sockets) = by_worker.get_mut(number % workers.max(1)) {
+            sockets.push(socket);
+        }
+    }
+    Ok(by_worker)
+}
+
+/// What accepted connections inherit.
+fn prepare(socket: &Socket) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_AFTER))?;
+    socket.set_tcp_user_timeout(Some(GIVE_UP_AFTER))
+}
+
 /// Fails if anybody else listens on the address: without `SO_REUSEPORT` the kernel says so.
 fn alone(address: SocketAddr) -> io::Result<()> {
     let probe = plain(address)?;
@@ -80,9 +111,7 @@ fn alone(address: SocketAddr) -> io::Result<()> {
 fn open(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = plain(address)?;
     socket.set_reuse_port(true)?;
-    socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_AFTER))?;
-    socket.set_tcp_user_timeout(Some(GIVE_UP_AFTER))?;
+    prepare(&socket)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -139,6 +168,7 @@ fn why(address: SocketAddr, error: &io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
 
     use super::*;
@@ -188,6 +218,40 @@ mod tests {
         let Ok(listeners) = bind(all, 1) else { return }; // a machine without IPv6
         let port = listeners[0].local_addr().unwrap().port();
         TcpStream::connect(loopback(port)).unwrap();
+    }
+
+    #[test]
+    fn inherited_sockets_are_spread_and_none_is_left_out() {
+        for (given, workers, each) in [(1, 3, vec![1, 1, 1]), (4, 2, vec![2, 2]), (3, 2, vec![2, 1])] {
+            let sockets = bind(loopback(0), given).unwrap();
+            let by_worker = adopt(sockets, workers).unwrap();
+            assert_eq!(by_worker.iter().map(Vec::len).collect::<Vec<_>>(), each);
+        }
+    }
+
+    /// What the kernel has queued is lost with the last process that has the socket, not with the first.
+    #[test]
+    fn a_queue_outlives_the_one_who_opened_it() {
+        for (handed_over, served) in [(true, 64), (false, 0)] {
+            let opened = bind(loopback(0), 2).unwrap();
+            let address = opened[0].local_addr().unwrap();
+            let clients: Vec<_> = (0..64).map(|_| TcpStream::connect(address).unwrap()).collect();
+            let heirs = if handed_over {
+                adopt(opened.iter().map(|socket| socket.try_clone().unwrap()).collect(), 3).unwrap()
+            } else {
+                Vec::new()
+            };
+            drop(opened);
+            for (client, _) in
+                heirs.iter().flatten().flat_map(|socket| std::iter::from_fn(|| socket.accept().ok()))
+            {
+                (&client).write_all(b"!").unwrap();
+            }
+            let mut byte = [0];
+            let answered =
+                clients.iter().filter(|client| (&mut &**client).read(&mut byte).is_ok_and(|n| n == 1));
+            assert_eq!(answered.count(), served);
+        }
     }
 
     #[test]

@@ -34,6 +34,14 @@ pub struct Keeper {
     complained: bool,
 }
 
+/// Why a store that works is left.
+enum End {
+    /// It is over.
+    Stop,
+    /// Another process takes it.
+    Lent,
+}
+
 impl Keeper {
     /// A keeper that has not begun.
     #[must_use]
@@ -65,10 +73,22 @@ impl Keeper {
         }
         let mut stop = std::pin::pin!(stop);
         let mut rest = REST.0;
+        let status = Arc::clone(&self.status);
+        if matches!(self.policy.place, Place::File(_)) {
+            status.is_exclusive();
+        }
         loop {
+            if status.is_released() {
+                status.close();
+                tokio::select! {
+                    () = status.released(false) => {}
+                    () = &mut stop => return,
+                }
+            }
             if self.store.is_none() {
                 tokio::select! {
                     () = sleep(rest) => {}
+                    () = status.released(true) => continue,
                     () = &mut stop => return,
                 }
                 rest = (rest * 2).min(REST.1);
@@ -79,7 +99,8 @@ impl Keeper {
             }
             rest = REST.0;
             match self.serve(stop.as_mut()).await {
-                Ok(()) => break,
+                Ok(End::Stop) => break,
+                Ok(End::Lent) => self.store = None,
                 Err(failure) => self.down(&failure),
             }
         }
@@ -89,7 +110,8 @@ impl Keeper {
     }
 
     /// In step until something fails, or `stop` is done.
-    async fn serve(&mut self, mut stop: Pin<&mut impl Future<Output = ()>>) -> Result<(), Failure> {
+    async fn serve(&mut self, mut stop: Pin<&mut impl Future<Output = ()>>) -> Result<End, Failure> {
+        let status = Arc::clone(&self.status);
         let mut turns = interval(TURN);
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut turn = 0;
@@ -97,7 +119,11 @@ impl Keeper {
         loop {
             let Some(store) = &mut self.store else { return Err(Failure("it is closed".to_owned())) };
             tokio::select! {
-                () = &mut stop => return Ok(()),
+                () = &mut stop => return Ok(End::Stop),
+                () = status.released(true) => {
+                    self.write_through().await?;
+                    return Ok(End::Lent);
+                }
                 () = self.ledger.changed() => self.write_through().await?,
                 change = store.next() => {
                     self.ledger.apply(change?, clock::millis());

@@ -2,9 +2,15 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
+use tokio::sync::watch;
+
 /// Counters that the keeper moves.
 #[derive(Debug, Default)]
 pub struct Status {
+    /// Whether another process is to have what only one can have open; and whether it is closed here.
+    exclusive: AtomicBool,
+    released: watch::Sender<bool>,
+    closed: watch::Sender<bool>,
     up: AtomicBool,
     written: AtomicU64,
     applied: AtomicU64,
@@ -18,6 +24,41 @@ impl Status {
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.up.load(Relaxed)
+    }
+
+    /// Closes what only one process can have open, and comes back when that is done.
+    pub async fn release(&self) {
+        if !self.exclusive.load(Relaxed) {
+            return;
+        }
+        self.released.send_replace(true);
+        let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
+    }
+
+    /// Opens it again: the other process did not come up.
+    pub fn take_back(&self) {
+        self.closed.send_replace(false);
+        self.released.send_replace(false);
+    }
+
+    /// From now on something is open, at times, that only one process can have open.
+    pub(super) fn is_exclusive(&self) {
+        self.exclusive.store(true, Relaxed);
+    }
+
+    /// Whether it is to be closed.
+    pub(super) fn is_released(&self) -> bool {
+        *self.released.borrow()
+    }
+
+    /// Waits until it is to be closed, or, with `false`, may be opened again.
+    pub(super) async fn released(&self, released: bool) {
+        let _ = self.released.subscribe().wait_for(|now| *now == released).await;
+    }
+
+    /// It is closed.
+    pub(super) fn close(&self) {
+        self.closed.send_replace(true);
     }
 
     /// What happened so far, by name.

@@ -45,4 +45,5 @@ mod service;
 mod shedding;
 mod slow_clients;
 mod state;
+mod upgrade;
 mod wire;

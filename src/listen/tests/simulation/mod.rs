@@ -104,7 +104,7 @@ fn world(seed: u64, has_origin: bool) -> Trace {
         let connections: Vec<_> = connections.collect();
         for connection in connections {
             let course = connection.await.unwrap();
-            let drained = Some(drain.phase()).filter(|phase| *phase >= Phase::Closing);
+            let drained = Some(drain.phase()).filter(|phase| *phase >= Phase::Draining);
             Course { drained, ..course }.judge();
         }
         if let Some(asked) = asked {
