@@ -271,13 +271,15 @@ fn failed(house: &House, message: &str) {
     tracing::error!(generation = %generation.id, "reload failed, nothing has changed: {message}");
 }
 
+/// On a thread that may wait: the lines for the old file are written first, and its disk may hang.
 fn reopen(house: &House) {
-    match house.observe.reopen() {
+    let observe = house.observe.clone();
+    tokio::task::spawn_blocking(move || match observe.reopen() {
         Ok(()) => tracing::info!("access log opened again"),
         Err(error) => {
             tracing::error!(%error, "the access log could not be opened again; the old one stays in use");
         }
-    }
+    });
 }
 
 impl Signals {

@@ -1,7 +1,7 @@
 //! The access log: one line per request, in the form and at the place that `[log]` says.
 
 use std::io;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use super::record::Record;
@@ -18,18 +18,26 @@ const GATHER: Duration = Duration::from_millis(250);
 pub(super) struct AccessLog {
     form: AtomicU8,
     spool: Spool,
+    /// Whether lines go to standard output, which is never opened again.
+    on_stdout: AtomicBool,
 }
 
 impl AccessLog {
     pub(super) fn open(policy: &Policy, workers: usize) -> io::Result<Self> {
         let spool = Spool::start(workers, target(policy)?, GATHER, true)?;
-        Ok(Self { form: AtomicU8::new(policy.access as u8), spool })
+        let on_stdout = AtomicBool::new(goes_to_stdout(policy));
+        Ok(Self { form: AtomicU8::new(policy.access as u8), spool, on_stdout })
     }
 
     /// Follows a changed `[log]`. If the new place cannot be opened, nothing changes. Requests that end
     /// in this very moment may still have the old form.
     pub(super) fn apply(&self, policy: &Policy, patience: Duration) -> io::Result<()> {
-        self.spool.turn_to(target(policy)?, patience);
+        let target = target(policy)?;
+        let stays = goes_to_stdout(policy);
+        // A turn waits until the old place takes its lines; nobody waits for a reader that is stuck, to stay with it.
+        if !(self.on_stdout.swap(stays, Ordering::Relaxed) && stays) {
+            self.spool.turn_to(target, patience);
+        }
         self.form.store(policy.access as u8, Ordering::Relaxed);
         Ok(())
     }
@@ -51,6 +59,9 @@ impl AccessLog {
     }
 
     pub(super) fn reopen(&self, patience: Duration) -> io::Result<()> {
+        if self.on_stdout.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         self.spool.reopen(patience)
     }
 
@@ -64,10 +75,15 @@ impl AccessLog {
     }
 }
 
-/// Opens the place; a log that is off opens no file.
+/// Opens the place.
 fn target(policy: &Policy) -> io::Result<Target> {
     match &policy.file {
-        Place::File(path) if policy.access != Form::Off => Target::file(path),
-        Place::File(_) | Place::Stdout => Target::stdout(),
+        Place::File(path) if !goes_to_stdout(policy) => Target::file(path),
+        _ => Target::stdout(),
     }
+}
+
+/// A log that is off opens no file.
+fn goes_to_stdout(policy: &Policy) -> bool {
+    policy.access == Form::Off || policy.file == Place::Stdout
 }

@@ -3,12 +3,15 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use super::PATIENCE;
 use super::load::{Connections, Load, get};
+use crate::harness::curl::{Ask, Over};
+use crate::harness::ports::Port;
 use crate::harness::recorder::OK;
-use crate::harness::{HOST, Ravelin, Recorder, proxy, within};
+use crate::harness::{HOST, Ravelin, Recorder, Wire, proxy, ravelin, within};
 
 /// A site whose access log is `file`. One worker, so that there is one lane of lines.
 fn logging_to(file: &std::path::Path, origin: &Recorder) -> Ravelin {
@@ -82,6 +85,57 @@ fn a_stuck_reader_costs_lines_and_no_request() {
     let text = String::from_utf8(drain.join().unwrap()).unwrap();
     assert!(text.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
     println!("measured: of {asked} lines {dropped} dropped, {} KiB resident meanwhile", held / 1024);
+}
+
+/// Standard output and standard error are pipes that nobody reads, as of a supervisor that hangs: requests, signals and
+/// the end go on.
+#[test]
+fn streams_that_nobody_reads_hold_nobody_up() {
+    let origin = Recorder::answering(OK);
+    let port = Port::reserve();
+    let dir = tempfile::tempdir().unwrap();
+    let (config, admin) = (dir.path().join("ravelin.toml"), Port::reserve());
+    let text = format!(
+        "[[listen]]\nurl = \"http://127.0.0.1:{}\"\nplain = \"serve\"\n[[site]]\nhosts = [\"*\"]\nupstream = \"{}\"\n\
+         preset = \"typo3\"\n[admin]\nlisten = [\"127.0.0.1:{}\"]\n[limits]\nworkers = 1\n[log]\nlevel = \"trace\"\n\
+         [shutdown]\ndrain_delay = \"0 s\"\n",
+        port.number(),
+        origin.url(),
+        admin.number()
+    );
+    fs::write(&config, &text).unwrap();
+    let mut command = ravelin();
+    command.args(["run", "--config"]).arg(&config).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let asks = |path: &str| Ask::url(&format!("http://127.0.0.1:{}{path}", admin.number()), Over::Plain);
+    let answers = |path: &str| asks(path).try_send().ok();
+    assert!(within(PATIENCE, || answers("/-/readyz")).is_some(), "it starts");
+    let dropped = || {
+        let metrics = answers("/metrics").map(|reply| reply.text()).unwrap_or_default();
+        let of = |line: &&str| line.starts_with("ravelin_access_log_lines_total") && line.contains("dropped");
+        metrics.lines().find(of).is_some_and(|line| !line.ends_with(" 0"))
+    };
+    let request = get("/stuck", Connections::Kept, &format!("User-Agent: {}\n", "u".repeat(4000)));
+    let mut wire = Wire::plain(port.number());
+    while !dropped() {
+        for _ in 0..500 {
+            wire.say(&request).reply().status(200);
+        }
+    }
+    let signal = |name: &str| {
+        assert!(Command::new("kill").args(["-s", name, &child.id().to_string()]).status().unwrap().success());
+    };
+    // A log file to open again, and a reload, wait for nobody either.
+    signal("USR1");
+    fs::write(&config, text.replace("[shutdown]", "[site.headers]\nX-Generation = \"1\"\n[shutdown]"))
+        .unwrap();
+    signal("HUP");
+    let reloaded = || (wire.say(&request).reply().header("x-generation") == Some("1")).then_some(());
+    assert!(within(Duration::from_secs(4), reloaded).is_some(), "a reload waits for nobody");
+    drop(wire);
+    signal("TERM");
+    let ended = within(PATIENCE, || child.try_wait().unwrap());
+    assert_eq!(ended.and_then(|status| status.code()), Some(0), "the end waits for a while only");
 }
 
 #[test]

@@ -50,6 +50,62 @@ fn ten_reloads_lose_no_request_of_any_kind_of_client() {
     println!("measured: {} requests over 10 reloads, 0 failed, slowest {:?}", done.answered, done.slowest);
 }
 
+/// A hundred reloads, or `RAVELIN_RELOADS`; with every tenth one comes a new certificate.
+#[test]
+fn many_reloads_under_load_keep_memory_and_descriptors_flat() {
+    let asked = std::env::var("RAVELIN_RELOADS").ok().and_then(|count| count.parse().ok());
+    let count: usize = asked.unwrap_or(100);
+    let origin = Recorder::answering(OK);
+    let site = proxy().site(HOST, &origin).table("[log]\naccess = \"off\"").plain_serves().start();
+    let mut load = Load::new();
+    for connections in [Connections::Kept, Connections::New] {
+        load = load.http1(&site, false, connections, "/").http1(&site, true, connections, "/");
+        load = load.http2(&site, connections, "/");
+    }
+    let first = fs::read_to_string(site.config()).unwrap();
+    let mut early = 0;
+    let mut shown = shown(&site);
+    for round in 1..=count {
+        load.goes_on(5);
+        if round % 10 == 0 {
+            certs::issue(site.dir(), "site0", &[HOST]);
+        }
+        fs::write(site.config(), format!("{first}\n[site.headers]\nX-Generation = \"{round}\"\n")).unwrap();
+        reload(&site, "ok");
+        if round % 10 == 0 {
+            let now = self::shown(&site);
+            assert_ne!(now, shown, "the certificate of round {round} is not shown");
+            shown = now;
+        }
+        if round == count / 5 {
+            early = site.resident();
+        }
+        if round % 50 == 0 {
+            // What is recorded is not looked at.
+            origin.forget();
+        }
+    }
+    let (late, files) = (site.resident(), open_files(&site));
+    let done = load.end();
+    site.get("/").status(200).header_once("x-generation", &count.to_string());
+    println!(
+        "measured: {} requests over {count} reloads and {} certificates, 0 failed, slowest {:?}; {} KiB resident after a \
+         fifth of them, {} KiB after all; {files} descriptors",
+        done.answered,
+        count / 10,
+        done.slowest,
+        early / 1024,
+        late / 1024
+    );
+    assert!(late < early + (12 << 20), "{} KiB became {} KiB", early / 1024, late / 1024);
+    let left = || (open_files(&site) < 60).then_some(());
+    assert!(within(PATIENCE, left).is_some(), "{} descriptors are open", open_files(&site));
+}
+
+fn open_files(site: &Ravelin) -> usize {
+    fs::read_dir(format!("/proc/{}/fd", site.pid())).map_or(0, Iterator::count)
+}
+
 #[test]
 fn what_is_no_configuration_is_refused_and_the_old_one_serves() {
     let origin = Recorder::answering(OK);
