@@ -508,13 +508,15 @@ impl House {
             |g: &Generation| -> Vec<SocketAddr> { g.listeners.iter().map(|l| l.settings.address).collect() };
         if addresses(&old) != addresses(&generation) {
             return Err(
-                "the addresses of `[[listen]]` changed: they are bound at the start; restart to change them"
+                "the addresses of `[[listen]]` changed: they are bound at the start; upgrade (SIGUSR2) or restart to change them"
                     .to_owned(),
             );
         }
         if old.workers != generation.workers || old.admin != generation.admin || old.state != generation.state
         {
-            tracing::warn!("`limits.workers`, `[admin]` and `[state]` take effect at the next start");
+            tracing::warn!(
+                "`limits.workers`, `[admin]` and `[state]` take effect with the next process: upgrade (SIGUSR2) or restart"
+            );
         }
         generation.register(&self.observe);
         let generation = Arc::new(generation);

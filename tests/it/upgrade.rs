@@ -2,7 +2,9 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -195,7 +197,7 @@ fn a_successor_that_fails_changes_nothing() {
         assert!(site.lives());
         site.get("/").status(200);
     }
-    // One that gets as far as to ask for the state, and ends then: the old one takes it back.
+    // It does, and takes over.
     std::fs::write(site.config(), &good).unwrap();
     kin.upgrade(&site);
     assert_eq!(site.ends_within(PATIENCE).code(), Some(0), "{}", site.stderr());
@@ -294,4 +296,61 @@ fn systemd_may_open_the_sockets() {
     assert!(said.contains("sockets were handed over"), "{said}");
     send("INT", &activated.id().to_string());
     assert!(activated.wait().unwrap().success());
+}
+
+/// The name leads to another program by now: one that gets as far as to have the state file, and ends. Then to the real
+/// one again.
+#[test]
+fn a_successor_that_dies_with_the_state_in_its_hands_gives_it_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (port, store, socket) =
+        (Port::reserve(), dir.path().join("bans.redb"), dir.path().join("admin.sock"));
+    let (program, config) = (dir.path().join("ravelin"), dir.path().join("ravelin.toml"));
+    let leads_to = |target: &Path| {
+        let _ = std::fs::remove_file(&program);
+        std::os::unix::fs::symlink(target, &program).unwrap();
+    };
+    let real = Path::new(env!("CARGO_BIN_EXE_ravelin"));
+    let impostor = dir.path().join("impostor");
+    // The line is the last descriptor that it gets.
+    let script = "#!/usr/bin/env python3\nimport os, socket\n\
+        line = socket.socket(fileno=2 + int(os.environ['LISTEN_FDS']))\nline.send(b'prepared')\nline.recv(16)\n";
+    std::fs::write(&impostor, script).unwrap();
+    std::fs::set_permissions(&impostor, std::fs::Permissions::from_mode(0o755)).unwrap();
+    leads_to(real);
+    let text = format!(
+        "[[listen]]\nurl = \"http://127.0.0.1:{}\"\nplain = \"serve\"\n[[site]]\nhosts = [\"*\"]\nupstream = \"{}\"\n\
+         preset = \"typo3\"\n[admin]\nlisten = [\"unix:{}\"]\n[state]\nstore = \"file:{}\"\n{AT_ONCE}\n",
+        port.number(),
+        apache().url,
+        socket.display(),
+        store.display()
+    );
+    std::fs::write(&config, text).unwrap();
+    let errors = dir.path().join("stderr");
+    let mut command = Command::new(&program);
+    command.args(["run", "--config"]).arg(&config).stdout(Stdio::null());
+    let mut first = command.stderr(std::fs::File::create(&errors).unwrap()).spawn().unwrap();
+    let mut kin = Kin(vec![first.id().to_string()]);
+    let said = || std::fs::read_to_string(&errors).unwrap_or_default();
+    let count = |what: &str| said().matches(what).count();
+    let happens = |what: &str, times: usize| {
+        assert!(within(PATIENCE, || (count(what) >= times).then_some(())).is_some(), "{what}:\n{}", said());
+    };
+    let bans = |arguments: &[&str]| {
+        let admin = format!("unix:{}", socket.display());
+        run(ravelin().args(["bans", arguments[0], "--admin", &admin]).args(&arguments[1..]))
+    };
+    happens("listening on", 1);
+    leads_to(&impostor);
+    send("USR2", &first.id().to_string());
+    happens("upgrade failed, nothing has changed: the new process ended", 1);
+    happens("bans are kept in this store", 2);
+    bans(&["add", "192.0.2.68"]).exits(0);
+    leads_to(real);
+    send("USR2", &first.id().to_string());
+    happens("upgraded: ", 1);
+    kin.0.push(heirs(&said()).remove(0));
+    bans(&["list"]).exits(0).says("192.0.2.68");
+    assert!(first.wait().unwrap().success(), "{}", said());
 }
