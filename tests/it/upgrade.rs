@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::harness::ports::Port;
 use crate::harness::recorder::{Next, OK};
-use crate::harness::{HOST, Ravelin, Recorder, apache, certs, proxy, ravelin, run, within};
+use crate::harness::{HOST, Ravelin, Recorder, Wire, apache, certs, proxy, ravelin, run, within};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const AT_ONCE: &str = "[shutdown]\ndrain_delay = \"0 s\"\ngrace = \"15 s\"";
@@ -197,11 +197,19 @@ fn a_successor_that_fails_changes_nothing() {
         assert!(site.lives());
         site.get("/").status(200);
     }
-    // It does, and takes over.
-    std::fs::write(site.config(), &good).unwrap();
+    // A good one takes over, also with an address that the old one did not have, and another number of workers.
+    let port = Port::reserve();
+    let more = format!(
+        "[limits]\nworkers = 5\n[[listen]]\nurl = \"http://127.0.0.1:{}\"\nplain = \"serve\"\n\n[admin]",
+        port.number()
+    );
+    std::fs::write(site.config(), good.replace("[admin]", &more)).unwrap();
     kin.upgrade(&site);
+    Wire::plain(port.number()).say(&format!("GET / HTTP/1.1\nHost: {HOST}\n\n")).reply().status(200);
     assert_eq!(site.ends_within(PATIENCE).code(), Some(0), "{}", site.stderr());
-    site.get("/").status(200);
+    for _ in 0..20 {
+        site.get("/").status(200);
+    }
 }
 
 #[test]
