@@ -30,6 +30,7 @@ use crate::head::Head;
 use crate::listen::census::Census;
 use crate::listen::first_bytes::Protocol;
 use crate::listen::inherited::Inherited;
+use crate::listen::settings::Service;
 use crate::listen::socket::{self, BindError};
 use crate::listen::tally::{Event, Tally};
 use crate::listen::{Door, Terms, accept};
@@ -46,7 +47,7 @@ use crate::runtime::{self, Control};
 use crate::service::Heartbeats;
 use crate::site::Site;
 use crate::state::{self, Keeper};
-use crate::tls;
+use crate::tls::{self, Store};
 use crate::upgrade::{Estate, Launch, Predecessor};
 
 /// Reads the configuration again.
@@ -467,10 +468,16 @@ fn terms_of(
     ledger: &Arc<Ledger>,
     listener: &Listener,
 ) -> Result<Terms, rustls::Error> {
-    let store = listener.store.clone();
+    let tls = match (&listener.store, &listener.settings.service) {
+        (Some(store), Service::Https(https)) => {
+            let store: Arc<Store> = Arc::clone(store);
+            Some(tls.server_config(store, &https.profile)?)
+        }
+        _ => None,
+    };
     Ok(Terms {
         limits: generation.limits.clone().within(rlimit::files()),
-        tls: store.map(|store| tls.server_config(store)).transpose()?,
+        tls,
         client: generation.client.clone(),
         proxies: listener.settings.proxies.clone(),
         sources: generation.firewall.sources(listener.settings.address.port()),

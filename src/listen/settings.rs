@@ -10,6 +10,7 @@ use crate::client::networks::{self, Networks};
 use crate::config::complaint::{Complaints, Place};
 use crate::config::section::{Fault, FromText, Item, Placed, Reading, Section, Text};
 use crate::config::units::choice;
+use crate::tls::profile::{self, Profile};
 
 /// What was written in one `[[listen]]`.
 #[derive(Clone, Debug)]
@@ -24,6 +25,7 @@ pub struct Raw {
     https_port: Option<Placed<u64>>,
     proxy_protocol: Option<Placed<Text<ProxyProtocol>>>,
     proxy_protocol_from: Option<Placed<Vec<Placed<Networks>>>>,
+    tls: profile::Raw,
 }
 
 /// One listener.
@@ -62,6 +64,8 @@ pub struct Https {
     pub unknown_sni: UnknownSni,
     /// The name whose certificate is the default; the first certificate otherwise.
     pub default_certificate: Option<Placed<String>>,
+    /// Which TLS is spoken.
+    pub profile: Profile,
 }
 
 /// Where a listener's certificates come from.
@@ -245,6 +249,7 @@ impl Raw {
             https_port: section.get(reading, "https_port"),
             proxy_protocol: section.get(reading, "proxy_protocol"),
             proxy_protocol_from: section.get(reading, "proxy_protocol_from"),
+            tls: profile::Raw::read(&mut section, reading),
         };
         if section.item("url").is_none() {
             reading.complaints.error(
@@ -341,6 +346,7 @@ impl Raw {
             certificates: self.certificates,
             unknown_sni: self.unknown_sni.map_or_else(UnknownSni::default, |p| p.value.0),
             default_certificate: self.default_certificate,
+            profile: self.tls.compile(complaints),
         })
     }
 
@@ -350,6 +356,9 @@ impl Raw {
         misplaced(self.unknown_sni.as_ref().map(|p| &p.place), "unknown_sni", only_https, complaints);
         let default = self.default_certificate.as_ref().map(|p| &p.place);
         misplaced(default, "default_certificate", only_https, complaints);
+        for (key, place) in self.tls.places() {
+            misplaced(Some(place), key, only_https, complaints);
+        }
         let redirect = self.plain.as_ref().is_none_or(|p| p.value.0 == Plain::Redirect);
         if !redirect {
             misplaced(

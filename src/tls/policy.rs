@@ -1,16 +1,17 @@
-//! Which TLS is spoken: versions, cipher suites, key exchange, tickets. Not configurable, on purpose.
+//! What all TLS listeners share: the cipher suites that are known, tickets, and how a listener's configuration is made.
 
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
-use rustls::crypto::aws_lc_rs::{self, Ticketer, cipher_suite as suite, kx_group};
+use rustls::crypto::aws_lc_rs::{Ticketer, cipher_suite as suite};
 use rustls::server::{NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
-use rustls::version::{TLS12, TLS13};
 use rustls::{CipherSuite, ServerConfig, SupportedCipherSuite};
+
+use super::profile::Profile;
 
 /// Cipher suites in our order, each with its IANA name: all with forward secrecy and authenticated
 /// encryption. AES-128-GCM first: it is the fastest and no weaker in practice.
-const SUITES: [(SupportedCipherSuite, &str); 9] = [
+pub(super) const SUITES: [(SupportedCipherSuite, &str); 9] = [
     (suite::TLS13_AES_128_GCM_SHA256, "TLS_AES_128_GCM_SHA256"),
     (suite::TLS13_AES_256_GCM_SHA384, "TLS_AES_256_GCM_SHA384"),
     (suite::TLS13_CHACHA20_POLY1305_SHA256, "TLS_CHACHA20_POLY1305_SHA256"),
@@ -26,7 +27,6 @@ const SUITES: [(SupportedCipherSuite, &str); 9] = [
 /// does not cost every client its session.
 #[derive(Debug)]
 pub struct Policy {
-    provider: Arc<CryptoProvider>,
     /// Makes and reads session tickets; its keys change every six hours and live for twelve. Shared by
     /// all workers, so that a client may come back to any of them.
     tickets: Arc<dyn ProducesTickets>,
@@ -35,16 +35,17 @@ pub struct Policy {
 impl Policy {
     /// Draws the first ticket key; an error means that the system gives no random numbers.
     pub fn new() -> Result<Self, rustls::Error> {
-        Ok(Self { provider: Arc::new(provider()), tickets: Ticketer::new()? })
+        Ok(Self { tickets: Ticketer::new()? })
     }
 
     /// The configuration of one listener. A new generation builds a new one: nothing in it changes.
     pub fn server_config(
         &self,
         certificates: Arc<dyn ResolvesServerCert>,
+        profile: &Profile,
     ) -> Result<Arc<ServerConfig>, rustls::Error> {
-        let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
-            .with_protocol_versions(&[&TLS13, &TLS12])?
+        let mut config = ServerConfig::builder_with_provider(Arc::new(profile.provider()))
+            .with_protocol_versions(&profile.versions())?
             .with_no_client_auth()
             .with_cert_resolver(certificates);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -59,14 +60,10 @@ impl Policy {
     }
 }
 
-/// The cryptography behind TLS, narrowed to what we offer.
+/// The cryptography of the usual policy.
 #[must_use]
 pub fn provider() -> CryptoProvider {
-    CryptoProvider {
-        cipher_suites: SUITES.iter().map(|(suite, _)| *suite).collect(),
-        kx_groups: vec![kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1],
-        ..aws_lc_rs::default_provider()
-    }
+    Profile::default().provider()
 }
 
 /// The IANA name of a cipher suite that we offer.
@@ -108,11 +105,13 @@ mod tests {
     #[test]
     fn the_configuration_has_tickets_and_no_early_data() {
         let policy = Policy::new().unwrap();
-        let config = policy.server_config(Arc::new(ResolvesServerCertUsingSni::new())).unwrap();
+        let config =
+            policy.server_config(Arc::new(ResolvesServerCertUsingSni::new()), &Profile::default()).unwrap();
         assert!(config.ticketer.enabled() && !config.session_storage.can_cache());
         assert_eq!((config.max_early_data_size, config.send_half_rtt_data), (0, false));
         assert_eq!(config.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
-        let other = policy.server_config(Arc::new(ResolvesServerCertUsingSni::new())).unwrap();
+        let other =
+            policy.server_config(Arc::new(ResolvesServerCertUsingSni::new()), &Profile::default()).unwrap();
         let ticket = config.ticketer.encrypt(b"session").unwrap();
         assert_eq!(other.ticketer.decrypt(&ticket).unwrap(), b"session", "a reload keeps the sessions");
     }

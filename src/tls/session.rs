@@ -477,7 +477,7 @@ mod tests {
     use super::*;
     use crate::clock;
     use crate::config::complaint::Complaints;
-    use crate::tls::{Policy, Store, UnknownName, policy, throw_away};
+    use crate::tls::{Policy, Profile, Store, UnknownName, policy, throw_away};
 
     /// A session of ours and a client of rustls', connected by memory.
     struct Pair {
@@ -490,7 +490,8 @@ mod tests {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(certificate.key.end_entity_cert().unwrap().clone().into_owned()).unwrap();
         let store = Store::new(&[certificate], None, UnknownName::Default, None, &mut Complaints::default());
-        let server = Policy::new().unwrap().server_config(Arc::new(store.unwrap())).unwrap();
+        let server =
+            Policy::new().unwrap().server_config(Arc::new(store.unwrap()), &Profile::default()).unwrap();
         let client = rustls::ClientConfig::builder_with_provider(Arc::new(policy::provider()))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()

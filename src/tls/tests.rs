@@ -29,7 +29,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream as ClientStream;
 
 use super::{
-    AcceptError, Alpn, Certificate, DevCa, Facts, Policy, Store, TlsStream, UnknownName, accept, lazy,
+    AcceptError, Alpn, Certificate, DevCa, Facts, Policy, Profile, Store, TlsStream, UnknownName, accept,
+    lazy,
 };
 use crate::clock;
 use crate::config::complaint::Complaints;
@@ -120,7 +121,7 @@ fn server_config(certificates: &[Arc<Certificate>], unknown: UnknownName) -> Arc
     let mut complaints = Complaints::default();
     let store = Store::new(certificates, None, unknown, None, &mut complaints).unwrap();
     assert!(complaints.is_empty(), "{complaints}");
-    Policy::new().unwrap().server_config(Arc::new(store)).unwrap()
+    Policy::new().unwrap().server_config(Arc::new(store), &Profile::default()).unwrap()
 }
 
 /// `length` bytes that repeat at no small distance.

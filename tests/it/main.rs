@@ -46,4 +46,5 @@ mod shedding;
 mod slow_clients;
 mod state;
 mod upgrade;
+mod tls;
 mod wire;

@@ -109,7 +109,10 @@ impl House {
         let certificate = throw_away(&["localhost"], clock::wall()).unwrap();
         let mut complaints = Complaints::default();
         let store = Store::new(&[certificate], None, UnknownName::Default, None, &mut complaints).unwrap();
-        let config = TlsPolicy::new().unwrap().server_config(Arc::new(store)).unwrap();
+        let config = TlsPolicy::new()
+            .unwrap()
+            .server_config(Arc::new(store), &crate::tls::Profile::default())
+            .unwrap();
         Self::open(limits, Some(config), client::Policy::default())
     }
 
