@@ -386,6 +386,7 @@ fn rewriting() -> Outcome {
         websocket: false,
         underscores: UnderscoreHeaders::default(),
         trusted: false,
+        certificate: &[],
         framing: RequestFraming::None,
     };
     time("rewrite: the head for the origin", || rewrite::head(&head, &onward).is_ok());
@@ -596,7 +597,12 @@ fn record(seen: &Seen, site: SiteId, parts: &Parts) {
     let head = Head::new(parts);
     let (now, wall) = (clock::now(), clock::wall());
     let peer = SocketAddr::from(([203, 0, 113, 7], 51324));
-    let tls = Tls { version: "TLSv1.3", cipher: "TLS13_AES_128_GCM_SHA256", sni: Some("www.example.org") };
+    let tls = Tls {
+        version: "TLSv1.3",
+        cipher: "TLS13_AES_128_GCM_SHA256",
+        sni: Some("www.example.org"),
+        client: None,
+    };
     let arrival = Arrival { now, wall, peer, listener: 0, tls: Some(tls), generation: "4f1d2c3b5a69" };
     let mut record = seen.record(&arrival, &head);
     record.client(peer.ip(), false, &head);

@@ -19,6 +19,7 @@ use crate::load;
 use crate::observe::{self, Observe};
 use crate::site::{Route, Site};
 use crate::state;
+use crate::tls::clients;
 use crate::tls::store::Store;
 
 /// One configuration, ready to serve.
@@ -47,7 +48,7 @@ pub struct Generation {
     /// The sites, in the order of the file.
     pub sites: Vec<Site>,
     /// Which site a host belongs to: the number in `sites`.
-    pub hosts: HostTable<usize>,
+    pub hosts: Arc<HostTable<usize>>,
     /// What is said about a host that belongs to no site.
     pub unknown_host: host::Policy,
     /// What a request for the Install Tool looks like.
@@ -75,6 +76,8 @@ pub struct Listener {
     pub settings: listen::settings::Policy,
     /// Its certificates, if it speaks TLS.
     pub store: Option<Arc<Store>>,
+    /// What it asks of clients, and what each site does.
+    pub clients: clients::Table,
 }
 
 impl Listener {
@@ -92,6 +95,13 @@ impl Generation {
         let made = self.listeners.iter().filter(|listener| listener.settings.makes_its_certificate());
         let stores = made.filter_map(|listener| listener.store.as_ref());
         stores.flat_map(|store| store.certificates()).map(|certificate| certificate.facts.not_after).min()
+    }
+
+    /// What a client is asked by the listener with this number that names this host.
+    #[must_use]
+    pub fn asked(&self, listener: usize, host: Option<&str>) -> Option<&Arc<clients::Policy>> {
+        let site = host.and_then(|host| self.hosts.get(host)).copied();
+        self.listeners.get(listener).map(|listener| listener.clients.of(site))
     }
 
     /// Gives every site its number in the metrics; before it is put in force.

@@ -37,7 +37,8 @@ use crate::guard::pace::Meter;
 use crate::guard::target::{Form, Target};
 use crate::guard::upgrade::Upgrade;
 use crate::guard::{
-    access, deny, framing, headers, host, install_tool, login_query, method, path, size, target, upgrade,
+    access, client_certificate, deny, framing, headers, host, install_tool, login_query, method, path, size,
+    target, upgrade,
 };
 use crate::harden;
 use crate::head::Head;
@@ -52,6 +53,7 @@ use crate::request::Request;
 use crate::server::Worker;
 use crate::site::{Route, Site};
 use crate::step::Step;
+use crate::tls::{self, clients::Wish};
 use crate::upstream::{Call, rewrite};
 
 /// The reference that a client can name, also on answers that are no refusals.
@@ -219,6 +221,12 @@ pub fn decide<'g, 'r>(
     if let Some(reply) = redirect::check(generation, peer, found.secure, &head, &target, &authority) {
         witness.passed(Step::Scheme, || redirect::describe(&reply));
         return Ok(Decision::Redirect(reply));
+    }
+    let tls = peer.tls.as_ref();
+    if let Some(listener) = generation.listeners.get(peer.listener) {
+        let wanted = listener.clients.of(Some(site.index));
+        let named = || generation.asked(peer.listener, tls?.sni.as_deref()).map(Arc::as_ref);
+        client_certificate::check(wanted, named, tls, memory.now.into())?;
     }
     witness.passed(Step::Scheme, || if found.secure { "https".to_owned() } else { "http".to_owned() });
     let (path, verbatim) = normalise(site, &target, witness)?;
@@ -547,6 +555,17 @@ impl Errand<'_, '_> {
         }
     }
 
+    /// What the origin is told of the client's certificate: nothing, unless this site asks for one.
+    fn certificate<'p>(&self, generation: &Generation, peer: &'p Peer) -> &'p [tls::identity::Field] {
+        let wanted = generation.listeners.get(peer.listener);
+        let wanted = wanted.map_or(Wish::Off, |listener| listener.clients.of(Some(self.site.index)).wish);
+        match (wanted, peer.tls.as_ref().and_then(|tls| tls.identity.as_ref())) {
+            (Wish::Off, _) => &[],
+            (_, Some(identity)) => identity.fields(),
+            (_, None) => tls::identity::anonymous(),
+        }
+    }
+
     /// The request as the origin gets it.
     fn call(
         &self,
@@ -576,6 +595,7 @@ impl Errand<'_, '_> {
             trusted: self.client.trusted,
             uncoded: tap.is_some_and(|tap| tap.with(|watch| watch.may_open_tool())),
             reserved: rules.login.signal_header.as_ref(),
+            certificate: self.certificate(generation, peer),
             framing,
         };
         let written = rewrite::head(&head, &onward)?;

@@ -250,13 +250,13 @@ impl Reason {
                 "There is nothing here.",
                 "Add the host to `hosts` of a `[[site]]` if it should be served; `unknown_host = 421` names the cause.",
             ),
-            Reason::Misdirected => row(
+            Reason::Misdirected => closing(row(
                 "misdirected",
                 StatusCode::MISDIRECTED_REQUEST,
                 Step::Host,
                 "This connection was opened for another site. Please try again.",
-                "The TLS server name and Host belong to different sites.",
-            ),
+                "The TLS server name and Host belong to different sites, or the site requires a client certificate that this connection has not shown: see docs/tls.md.",
+            )),
             Reason::Banned => row(
                 "banned",
                 StatusCode::FORBIDDEN,

@@ -47,7 +47,7 @@ use crate::runtime::{self, Control};
 use crate::service::Heartbeats;
 use crate::site::Site;
 use crate::state::{self, Keeper};
-use crate::tls::{self, Store};
+use crate::tls::{self, Offer, Store};
 use crate::upgrade::{Estate, Launch, Predecessor};
 
 /// Reads the configuration again.
@@ -470,8 +470,10 @@ fn terms_of(
 ) -> Result<Terms, rustls::Error> {
     let tls = match (&listener.store, &listener.settings.service) {
         (Some(store), Service::Https(https)) => {
-            let store: Arc<Store> = Arc::clone(store);
-            Some(tls.server_config(store, &https.profile)?)
+            Some(Arc::new(Offer::new(&listener.clients, &generation.hosts, |clients| {
+                let store: Arc<Store> = Arc::clone(store);
+                tls.server_config(store, &https.profile, clients)
+            })?))
         }
         _ => None,
     };
@@ -628,7 +630,12 @@ impl Worker {
             wall: clock::wall(),
             peer: peer.addr,
             listener: peer.listener,
-            tls: tls.map(|tls| Tls { version: tls.version, cipher: tls.cipher, sni: tls.sni.as_deref() }),
+            tls: tls.map(|tls| Tls {
+                version: tls.version,
+                cipher: tls.cipher,
+                sni: tls.sni.as_deref(),
+                client: tls.identity.as_ref().map(|identity| &*identity.subject),
+            }),
             generation: &generation.id,
         };
         self.seen.record(&arrival, head)

@@ -30,6 +30,7 @@ use crate::pipeline::{self, Decision, Found};
 use crate::refusal::{Reason, Refusal};
 use crate::site::{Route, Site};
 use crate::step::Step;
+use crate::tls::clients;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -227,8 +228,14 @@ fn peer(generation: &Generation, arguments: &Arguments) -> Result<Peer, String> 
         return Err(format!("no `[[listen]]` takes {scheme}: the connection would be refused"));
     };
     let host = url.host().unwrap_or_default().trim_end_matches('.').to_ascii_lowercase();
-    let tls =
-        https.then(|| TlsFacts { sni: Some(host.into()), version: "TLSv1.3", cipher: "", resumed: false });
+    let tls = https.then(|| TlsFacts {
+        clients: generation.asked(listener, Some(&host)).cloned().unwrap_or_else(clients::Policy::off),
+        sni: Some(host.into()),
+        version: "TLSv1.3",
+        cipher: "",
+        resumed: false,
+        identity: None,
+    });
     Ok(Peer { addr: SocketAddr::new(arguments.from, 50_000), local: chosen.settings.address, tls, listener })
 }
 

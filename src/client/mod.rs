@@ -16,6 +16,7 @@ use http::header::FORWARDED;
 use crate::config::complaint::{Complaints, Place};
 use crate::config::section::{Placed, Reading, Section};
 use crate::head::Head;
+use crate::tls;
 use cidr::NetSet;
 use key::{Key, Prefix};
 use networks::Networks;
@@ -44,6 +45,10 @@ pub struct TlsFacts {
     pub cipher: &'static str,
     /// Whether an earlier session was resumed.
     pub resumed: bool,
+    /// What was asked of the client.
+    pub clients: Arc<tls::clients::Policy>,
+    /// Whom its certificate names, if it showed one.
+    pub identity: Option<Arc<tls::Identity>>,
 }
 
 /// Who asks.

@@ -29,6 +29,7 @@ use crate::observe;
 use crate::runtime::worker_count;
 use crate::site::Site;
 use crate::state;
+use crate::tls::clients;
 use crate::tls::load::{Files, load};
 use crate::tls::store::{Store, UnknownName};
 use crate::upstream;
@@ -148,7 +149,8 @@ impl Raw {
             reading.complaints.error(Some(&whole), "there is no `[[listen]]`", Some(hint.to_owned()));
         }
         let patterns: Vec<_> = self.sites.iter().flat_map(|site| site.hosts.clone()).collect();
-        let listeners = listeners(self.listeners, &patterns, reading);
+        let clients: Vec<_> = self.sites.iter_mut().map(|site| site.clients.take()).collect();
+        let listeners = listeners(self.listeners, &patterns, &clients, reading);
         check_balancer(&listeners, &self.client, &mut reading.complaints);
         let ports: Vec<_> = listeners.iter().map(Listener::port).collect();
         let workers = worker_count(self.limits.workers);
@@ -180,7 +182,7 @@ impl Raw {
             client: self.client.compile(&mut reading.complaints),
             firewall: self.firewall.compile(&ports, &mut reading.complaints),
             bans: Arc::new(self.bans.compile(&mut reading.complaints)),
-            hosts: HostTable::compile(hosts, &mut reading.complaints),
+            hosts: Arc::new(HostTable::compile(hosts, &mut reading.complaints)),
             sites,
             unknown_host: self.unknown_host.compile(&mut reading.complaints),
             outside,
@@ -290,8 +292,10 @@ impl Limits {
 fn listeners(
     raw: Vec<listen::settings::Raw>,
     hosts: &[Placed<HostPattern>],
+    asked: &[Option<Box<clients::Raw>>],
     reading: &mut Reading<'_>,
 ) -> Vec<Listener> {
+    let mut compiler = clients::Compiler::default();
     listen::settings::Raw::compile(raw, &mut reading.complaints)
         .into_iter()
         .map(|settings| {
@@ -299,7 +303,13 @@ fn listeners(
                 Service::Https(https) => store(https, &settings.place, hosts, reading),
                 _ => None,
             };
-            Listener { settings, store: store.map(Arc::new) }
+            let clients = match &settings.service {
+                Service::Https(https) => {
+                    compiler.table(&https.clients, asked, clock::wall(), &mut reading.complaints)
+                }
+                _ => clients::Table::plain(asked),
+            };
+            Listener { settings, store: store.map(Arc::new), clients }
         })
         .collect()
 }
@@ -356,6 +366,9 @@ fn check_balancer(listeners: &[Listener], client: &client::Raw, complaints: &mut
 fn identity(source: &Source, listeners: &[Listener]) -> Box<str> {
     let mut hash = DefaultHasher::new();
     (env!("CARGO_PKG_VERSION"), &source.text).hash(&mut hash);
+    for listener in listeners {
+        listener.clients.ids().hash(&mut hash);
+    }
     let stores = listeners.iter().filter_map(|listener| listener.store.as_ref());
     for certificate in stores.flat_map(|store| store.certificates()) {
         certificate.key.cert.iter().for_each(|der| der.as_ref().hash(&mut hash));

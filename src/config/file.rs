@@ -44,6 +44,19 @@ pub fn text(path: &Path, largest: u64) -> io::Result<String> {
     Ok(text)
 }
 
+/// The bytes of a file of at most `largest` bytes.
+///
+/// # Errors
+/// Those of [`open`] and of reading; `FileTooLarge`.
+pub fn bytes(path: &Path, largest: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if open(path)?.take(largest + 1).read_to_end(&mut bytes)? as u64 > largest {
+        let message = format!("it is larger than {largest} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+    }
+    Ok(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::Command;

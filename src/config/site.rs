@@ -9,6 +9,7 @@ use crate::guard::host::HostPattern;
 use crate::harden::OriginAuthority;
 use crate::observe::SiteId;
 use crate::site::Site;
+use crate::tls::clients;
 use crate::upstream::{self, Upstream};
 
 /// One `[[site]]` as it was written.
@@ -20,6 +21,8 @@ pub struct Raw {
     /// What the site says itself, if anything.
     own: Option<Box<Layer>>,
     access: Vec<access::Raw>,
+    /// What it asks of its clients, if it says so; for the listeners.
+    pub clients: Option<Box<clients::Raw>>,
     place: Place,
 }
 
@@ -61,11 +64,13 @@ impl Raw {
         let preset = stacks.preset(name, level, preset.as_ref().map(|p| &p.place), reading);
         let upstream = upstream::settings::Raw::read(&mut section, reading);
         let access = access::Raw::read(&mut section, reading);
+        let clients = clients::Raw::read(&mut section, reading);
+        let clients = (!clients.is_empty()).then(|| Box::new(clients));
         let layer = Layer::read(&mut section, reading);
         layer.check_inside(&mut reading.complaints);
         section.finish(reading);
         let own = layer.written.then(|| Box::new(layer));
-        Self { hosts, preset, upstream, own, access, place }
+        Self { hosts, preset, upstream, own, access, clients, place }
     }
 
     /// The site with its routes.

@@ -23,6 +23,7 @@
 //! one verb applies it.
 
 pub mod access;
+pub mod client_certificate;
 pub mod deny;
 pub mod framing;
 pub mod headers;

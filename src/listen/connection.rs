@@ -132,11 +132,11 @@ where
     S: Fn(Arc<Peer>, Request) -> F + Send + Sync + 'static,
     F: Future<Output = Reply> + Send + 'static,
 {
-    let Some(config) = terms.tls.clone() else { return };
+    let Some(offer) = terms.tls.clone() else { return };
     let Guest { tcp, addr, local, mut place, .. } = guest;
     let mut drain = door.drain.clone();
     let shaken = tokio::select! {
-        shaken = timeout_at(deadline, tls::accept(tcp, config, first)) => shaken,
+        shaken = timeout_at(deadline, tls::accept(tcp, offer, first)) => shaken,
         () = drain.reached(Phase::Killed) => return,
         () = place.seat.called_off() => return,
     };
@@ -154,8 +154,14 @@ where
     };
     door.tally.event(Event::Handshake);
     let is_http2 = facts.alpn == Alpn::Http2;
-    let tls =
-        TlsFacts { sni: facts.sni, version: facts.version, cipher: facts.cipher, resumed: facts.resumed };
+    let tls = TlsFacts {
+        sni: facts.sni,
+        version: facts.version,
+        cipher: facts.cipher,
+        resumed: facts.resumed,
+        clients: facts.clients,
+        identity: facts.identity,
+    };
     let peer = Arc::new(Peer { addr, local, tls: Some(tls), listener: door.listener });
     let pulse = Pulse::new(clock::now(), is_http2, false);
     place.seat.open(&pulse);

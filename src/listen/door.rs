@@ -15,6 +15,7 @@ use crate::client::cidr::NetSet;
 use crate::client::key::Key;
 use crate::clock;
 use crate::drain::{DrainWatch, Live};
+use crate::tls::Offer;
 
 /// A listener. `S` is the road: it takes who asks and what is asked, and gives the answer.
 pub struct Door<S> {
@@ -37,7 +38,7 @@ pub struct Terms {
     /// Caps, sizes and times.
     pub limits: limits::Policy,
     /// TLS, if this listener speaks it.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
+    pub tls: Option<Arc<Offer>>,
     /// What counts as one client for the cap per client. Trusted proxies carry many, and have no cap.
     pub client: client::Policy,
     /// Who may connect here; none if everybody may.

@@ -10,6 +10,7 @@ use crate::client::networks::{self, Networks};
 use crate::config::complaint::{Complaints, Place};
 use crate::config::section::{Fault, FromText, Item, Placed, Reading, Section, Text};
 use crate::config::units::choice;
+use crate::tls::clients;
 use crate::tls::profile::{self, Profile};
 
 /// What was written in one `[[listen]]`.
@@ -26,6 +27,7 @@ pub struct Raw {
     proxy_protocol: Option<Placed<Text<ProxyProtocol>>>,
     proxy_protocol_from: Option<Placed<Vec<Placed<Networks>>>>,
     tls: profile::Raw,
+    clients: clients::Raw,
 }
 
 /// One listener.
@@ -45,7 +47,7 @@ pub struct Policy {
 #[derive(Clone, Debug)]
 pub enum Service {
     /// TLS with these certificates.
-    Https(Https),
+    Https(Box<Https>),
     /// Plain HTTP, redirected to https at this public port.
     Redirect {
         /// The port that the redirect names; 443 is left out of URLs.
@@ -66,6 +68,8 @@ pub struct Https {
     pub default_certificate: Option<Placed<String>>,
     /// Which TLS is spoken.
     pub profile: Profile,
+    /// What is asked of clients; sites may ask something else.
+    pub clients: clients::Raw,
 }
 
 /// Where a listener's certificates come from.
@@ -128,7 +132,7 @@ impl Policy {
     /// Whether the certificate is made on the spot, and has to be made again before it ends.
     #[must_use]
     pub fn makes_its_certificate(&self) -> bool {
-        matches!(&self.service, Service::Https(Https { certificates: Certificates::Made(_), .. }))
+        matches!(&self.service, Service::Https(https) if matches!(https.certificates, Certificates::Made(_)))
     }
 }
 
@@ -250,6 +254,7 @@ impl Raw {
             proxy_protocol: section.get(reading, "proxy_protocol"),
             proxy_protocol_from: section.get(reading, "proxy_protocol_from"),
             tls: profile::Raw::read(&mut section, reading),
+            clients: clients::Raw::read(&mut section, reading),
         };
         if section.item("url").is_none() {
             reading.complaints.error(
@@ -342,12 +347,13 @@ impl Raw {
         let only_http = "it is for http listeners: https ones always serve";
         misplaced(self.plain.as_ref().map(|p| &p.place), "plain", only_http, complaints);
         misplaced(self.https_port.as_ref().map(|p| &p.place), "https_port", only_http, complaints);
-        Service::Https(Https {
+        Service::Https(Box::new(Https {
             certificates: self.certificates,
             unknown_sni: self.unknown_sni.map_or_else(UnknownSni::default, |p| p.value.0),
             default_certificate: self.default_certificate,
             profile: self.tls.compile(complaints),
-        })
+            clients: self.clients,
+        }))
     }
 
     fn http(self, first_https: Option<u16>, complaints: &mut Complaints) -> Service {
@@ -356,7 +362,7 @@ impl Raw {
         misplaced(self.unknown_sni.as_ref().map(|p| &p.place), "unknown_sni", only_https, complaints);
         let default = self.default_certificate.as_ref().map(|p| &p.place);
         misplaced(default, "default_certificate", only_https, complaints);
-        for (key, place) in self.tls.places() {
+        for (key, place) in self.tls.places().chain(self.clients.places()) {
             misplaced(Some(place), key, only_https, complaints);
         }
         let redirect = self.plain.as_ref().is_none_or(|p| p.value.0 == Plain::Redirect);

@@ -58,6 +58,8 @@ pub struct Tls<'a> {
     pub cipher: &'static str,
     /// The server name that the client asked for.
     pub sni: Option<&'a str>,
+    /// Whom the client's verified certificate names.
+    pub client: Option<&'a str>,
 }
 
 /// How the exchange with the origin went.
@@ -126,7 +128,7 @@ pub struct Record {
     pub(super) client: Option<IpAddr>,
     pub(super) listener: usize,
     pub(super) version: Version,
-    pub(super) tls: Option<(&'static str, &'static str, Span)>,
+    pub(super) tls: Option<(&'static str, &'static str, Span, Span)>,
     pub(super) method: Span,
     pub(super) host: Span,
     pub(super) target: Span,
@@ -175,7 +177,10 @@ impl Record {
             client: None,
             listener: arrival.listener,
             version: head.version(),
-            tls: arrival.tls.map(|t| (t.version, t.cipher, texts.keep_some(t.sni.map(str::as_bytes)))),
+            tls: arrival.tls.map(|t| {
+                let mut keep = |text: Option<&str>| texts.keep_some(text.map(str::as_bytes));
+                (t.version, t.cipher, keep(t.sni), keep(t.client))
+            }),
             method: texts.keep(head.method().as_str().as_bytes()),
             host: texts.keep_some(host),
             target: texts

@@ -85,10 +85,11 @@ impl Object<'_> {
         self.out.push(b'"');
         self.number(key!("listener"), record.listener as u64);
         self.word(quoted!("protocol"), protocol(record.version));
-        if let Some((version, cipher, sni)) = record.tls {
+        if let Some((version, cipher, sni, client)) = record.tls {
             self.word(quoted!("tls"), version);
             self.word(quoted!("cipher"), cipher);
             self.text(quoted!("sni"), sni);
+            self.text(quoted!("client_cert"), client);
         }
         self.text(quoted!("method"), record.method);
         self.text(quoted!("host"), record.host);

@@ -49,8 +49,12 @@ fn request(uri: &str, fields: &[(&'static str, &[u8])]) -> http::request::Parts 
 }
 
 fn begin(observe: &Observe, parts: &http::request::Parts) -> Box<Record> {
-    let tls =
-        Some(Tls { version: "TLSv1.3", cipher: "TLS13_AES_128_GCM_SHA256", sni: Some("www.example.org") });
+    let tls = Some(Tls {
+        version: "TLSv1.3",
+        cipher: "TLS13_AES_128_GCM_SHA256",
+        sni: Some("www.example.org"),
+        client: None,
+    });
     let wall = UNIX_EPOCH + Duration::from_secs(971_186_136);
     let arrival =
         Arrival { now: clock::now(), wall, peer: peer(), listener: 1, tls, generation: "4f1d2c3b5a69" };

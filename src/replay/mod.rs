@@ -165,6 +165,9 @@ impl<'g> Judge<'g> {
             listener.map_or(SocketAddr::from(([127, 0, 0, 1], 443)), |chosen| chosen.settings.address);
         let name = host.parse::<Uri>().ok().and_then(|uri| uri.host().map(str::to_ascii_lowercase));
         let tls = listener.filter(|chosen| chosen.store.is_some()).map(|_| TlsFacts {
+            clients: (self.generation.asked(self.listener, name.as_deref()).cloned())
+                .unwrap_or_else(crate::tls::clients::Policy::off),
+            identity: None,
             sni: name.map(Box::from),
             version: "TLSv1.3",
             cipher: "",

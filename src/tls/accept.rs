@@ -14,6 +14,9 @@ use rustls::{AlertDescription, HandshakeKind, InvalidMessage, ProtocolVersion, S
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::clients;
+use super::identity::Identity;
+use super::offer::Offer;
 use super::plain::Plain;
 use super::policy;
 use super::session::{Fault, Session};
@@ -24,7 +27,7 @@ const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1 << 20;
 
 /// What a handshake agreed on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Facts {
     /// `TLSv1.3` or `TLSv1.2`.
     pub version: &'static str,
@@ -36,6 +39,10 @@ pub struct Facts {
     pub sni: Option<Box<str>>,
     /// Whether an earlier session was resumed.
     pub resumed: bool,
+    /// What was asked of the client.
+    pub clients: Arc<clients::Policy>,
+    /// Whom its certificate names, if it showed one.
+    pub identity: Option<Arc<Identity>>,
 }
 
 /// What is spoken inside TLS (ALPN, RFC 7301).
@@ -95,11 +102,14 @@ struct Seen {
 /// been told by an alert, as far as the connection allowed.
 pub async fn accept(
     io: TcpStream,
-    config: Arc<ServerConfig>,
+    offer: Arc<Offer>,
     first: Bytes,
 ) -> Result<(TlsStream, Facts), AcceptError> {
     let seen = Arc::new(OnceLock::new());
-    let config = watched(&config, &seen);
+    let (entry, first) = offer.choose(&io, first).await;
+    let config = watched(&entry.config, &seen);
+    let clients = Arc::clone(&entry.clients);
+    drop(offer);
     let mut socket = Plain::new(io, first);
     let mut session = match Session::new(config) {
         Ok(session) => Box::new(session),
@@ -107,7 +117,7 @@ pub async fn accept(
     };
     match shake(&mut socket, &mut session).await {
         Ok(()) => {
-            let facts = facts(&session, &seen);
+            let facts = facts(&session, &seen, clients)?;
             Ok((TlsStream::new(socket, session), facts))
         }
         Err(Broken::Io(error)) => Err(AcceptError::new(Cause::Io(error), &seen)),
@@ -216,9 +226,15 @@ fn watched(config: &ServerConfig, seen: &Arc<OnceLock<Seen>>) -> Arc<ServerConfi
     Arc::new(own)
 }
 
-fn facts(session: &Session, seen: &OnceLock<Seen>) -> Facts {
+fn facts(
+    session: &Session,
+    seen: &OnceLock<Seen>,
+    clients: Arc<clients::Policy>,
+) -> Result<Facts, AcceptError> {
     let tls = session.tls();
-    Facts {
+    let identity = tls.peer_certificates().map(Identity::read).transpose();
+    let identity = identity.map_err(|sentence| AcceptError::new(Cause::Other(sentence), seen))?;
+    Ok(Facts {
         version: match tls.protocol_version() {
             Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
             _ => "TLSv1.2",
@@ -227,7 +243,9 @@ fn facts(session: &Session, seen: &OnceLock<Seen>) -> Facts {
         alpn: if tls.alpn_protocol() == Some(b"h2") { Alpn::Http2 } else { Alpn::Http1 },
         sni: seen.get().and_then(|seen| seen.name.clone()),
         resumed: tls.handshake_kind() == Some(HandshakeKind::Resumed),
-    }
+        clients,
+        identity: identity.map(Arc::new),
+    })
 }
 
 impl ResolvesServerCert for Watch {

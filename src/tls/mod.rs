@@ -2,9 +2,12 @@
 
 pub mod accept;
 mod block;
+pub mod clients;
 pub mod dev_ca;
+pub mod identity;
 pub mod lazy;
 pub mod load;
+pub mod offer;
 pub mod pem;
 pub mod plain;
 pub mod policy;
@@ -20,8 +23,10 @@ pub mod x509;
 
 pub use accept::{AcceptError, Alpn, Cause, Facts, accept};
 pub use dev_ca::{DevCa, DevCaError, throw_away};
+pub use identity::Identity;
 pub use lazy::{Flusher, Lazy, lazy};
 pub use load::{Certificate, Files, load};
+pub use offer::Offer;
 pub use plain::Plain;
 pub use policy::Policy;
 pub use profile::Profile;

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{Ticketer, cipher_suite as suite};
-use rustls::server::{NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
+use rustls::server::{NoServerSessionStorage, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::{CipherSuite, ServerConfig, SupportedCipherSuite};
 
+use super::clients;
 use super::profile::Profile;
 
 /// Cipher suites in our order, each with its IANA name: all with forward secrecy and authenticated
@@ -43,20 +44,51 @@ impl Policy {
         &self,
         certificates: Arc<dyn ResolvesServerCert>,
         profile: &Profile,
+        clients: &clients::Policy,
     ) -> Result<Arc<ServerConfig>, rustls::Error> {
         let mut config = ServerConfig::builder_with_provider(Arc::new(profile.provider()))
             .with_protocol_versions(&profile.versions())?
-            .with_no_client_auth()
+            .with_client_cert_verifier(
+                clients.verifier().unwrap_or_else(WebPkiClientVerifier::no_client_auth),
+            )
             .with_cert_resolver(certificates);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         config.ignore_client_order = true;
-        config.ticketer = Arc::clone(&self.tickets);
+        config.ticketer = Arc::new(Scoped { inner: Arc::clone(&self.tickets), id: clients.id() });
         // Tickets carry the session; nothing is kept here, so there is nothing to lock or to fill.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         // A replayed request is a request: no 0-RTT (RFC 8446 section 8).
         config.max_early_data_size = 0;
         config.send_half_rtt_data = false;
         Ok(Arc::new(config))
+    }
+}
+
+/// Tickets that are good for one policy of client certificates only: a session carries the certificate that was shown,
+/// and no verifier looks at it again. A session of a site that asks nobody, or that asked others yesterday, resumes
+/// nothing here.
+#[derive(Debug)]
+struct Scoped {
+    inner: Arc<dyn ProducesTickets>,
+    id: clients::Id,
+}
+
+impl ProducesTickets for Scoped {
+    fn enabled(&self) -> bool {
+        self.inner.enabled()
+    }
+
+    fn lifetime(&self) -> u32 {
+        self.inner.lifetime()
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        self.inner.encrypt(&[&self.id, plain].concat())
+    }
+
+    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
+        let mut plain = self.inner.decrypt(cipher)?;
+        plain.starts_with(&self.id).then(|| plain.split_off(self.id.len()))
     }
 }
 
@@ -105,13 +137,23 @@ mod tests {
     #[test]
     fn the_configuration_has_tickets_and_no_early_data() {
         let policy = Policy::new().unwrap();
-        let config =
-            policy.server_config(Arc::new(ResolvesServerCertUsingSni::new()), &Profile::default()).unwrap();
+        let config = policy
+            .server_config(
+                Arc::new(ResolvesServerCertUsingSni::new()),
+                &Profile::default(),
+                &crate::tls::clients::Policy::off(),
+            )
+            .unwrap();
         assert!(config.ticketer.enabled() && !config.session_storage.can_cache());
         assert_eq!((config.max_early_data_size, config.send_half_rtt_data), (0, false));
         assert_eq!(config.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
-        let other =
-            policy.server_config(Arc::new(ResolvesServerCertUsingSni::new()), &Profile::default()).unwrap();
+        let other = policy
+            .server_config(
+                Arc::new(ResolvesServerCertUsingSni::new()),
+                &Profile::default(),
+                &crate::tls::clients::Policy::off(),
+            )
+            .unwrap();
         let ticket = config.ticketer.encrypt(b"session").unwrap();
         assert_eq!(other.ticketer.decrypt(&ticket).unwrap(), b"session", "a reload keeps the sessions");
     }

@@ -434,7 +434,13 @@ mod tests {
         ] {
             let (profile, said) = compile(text);
             assert_eq!(said, "");
-            policy.server_config(Arc::new(ResolvesServerCertUsingSni::new()), &profile).unwrap();
+            policy
+                .server_config(
+                    Arc::new(ResolvesServerCertUsingSni::new()),
+                    &profile,
+                    &crate::tls::clients::Policy::off(),
+                )
+                .unwrap();
         }
     }
 }

@@ -490,8 +490,10 @@ mod tests {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(certificate.key.end_entity_cert().unwrap().clone().into_owned()).unwrap();
         let store = Store::new(&[certificate], None, UnknownName::Default, None, &mut Complaints::default());
-        let server =
-            Policy::new().unwrap().server_config(Arc::new(store.unwrap()), &Profile::default()).unwrap();
+        let server = Policy::new()
+            .unwrap()
+            .server_config(Arc::new(store.unwrap()), &Profile::default(), &crate::tls::clients::Policy::off())
+            .unwrap();
         let client = rustls::ClientConfig::builder_with_provider(Arc::new(policy::provider()))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()

@@ -78,7 +78,7 @@ impl Stage {
         let config = Arc::clone(&self.server);
         let accepted = tokio::spawn(async move {
             let (io, _) = listener.accept().await.unwrap();
-            accept(io, config, Bytes::new()).await
+            accept(io, Arc::new(config.into()), Bytes::new()).await
         });
         (address, accepted)
     }
@@ -121,7 +121,10 @@ fn server_config(certificates: &[Arc<Certificate>], unknown: UnknownName) -> Arc
     let mut complaints = Complaints::default();
     let store = Store::new(certificates, None, unknown, None, &mut complaints).unwrap();
     assert!(complaints.is_empty(), "{complaints}");
-    Policy::new().unwrap().server_config(Arc::new(store), &Profile::default()).unwrap()
+    Policy::new()
+        .unwrap()
+        .server_config(Arc::new(store), &Profile::default(), &crate::tls::clients::Policy::off())
+        .unwrap()
 }
 
 /// `length` bytes that repeat at no small distance.

@@ -99,7 +99,7 @@ pub(super) fn fingerprint(spki: &[u8]) -> String {
 }
 
 /// Dates before 1970 are read as 1970: long expired either way.
-fn instant(time: ASN1Time) -> SystemTime {
+pub(super) fn instant(time: ASN1Time) -> SystemTime {
     let seconds = u64::try_from(time.timestamp()).unwrap_or(0);
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
 }

@@ -27,7 +27,11 @@ pub(super) fn is_protected(name: &[u8], keep_underscores: bool, trusted: bool) -
 /// What a load balancer or CDN says of the client's connection, certificate or place: worth something from a trusted
 /// proxy only (AWS: `X-Amzn-Mtls-*` and `X-Amzn-Tls-*` of ALB, `CloudFront-Viewer-*` of the CDN).
 fn is_vouched_for(name: &[u8]) -> bool {
-    name.starts_with(b"x-amzn-mtls-") || name.starts_with(b"x-amzn-tls-") || name.starts_with(b"cloudfront-")
+    name.starts_with(b"x-amzn-mtls-")
+        || name.starts_with(b"x-amzn-tls-")
+        || name.starts_with(b"cloudfront-")
+        || name.starts_with(b"x-ssl-client-")
+        || name.starts_with(b"ssl-client-")
 }
 
 /// By length first, because every field of every request comes by here. Hop-by-hop are those of RFC 9110
@@ -38,6 +42,10 @@ fn is_vouched_for(name: &[u8]) -> bool {
 fn is_known(name: &[u8]) -> bool {
     match name.len() {
         _ if name.starts_with(b"x-forwarded-") => true,
+        // Ours tell a verified certificate; the first two are RFC 9440's.
+        11 if name == b"client-cert" => true,
+        17 if name == b"client-cert-chain" => true,
+        _ if name.starts_with(b"x-client-cert-") => true,
         2 => name == b"te",
         4 => name == b"host",
         5 => name == b"proxy",

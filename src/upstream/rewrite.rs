@@ -62,6 +62,8 @@ pub struct Onward<'a> {
     pub uncoded: bool,
     /// A field that only the application may send.
     pub reserved: Option<&'a HeaderName>,
+    /// What is told of the client's certificate, by names that no client can use.
+    pub certificate: &'a [(&'static str, Box<str>)],
     /// How the body ends; the only source of the framing field.
     pub framing: RequestFraming,
 }
@@ -100,6 +102,9 @@ pub fn head(client: &Head<'_>, onward: &Onward<'_>) -> Result<BytesMut, Unclean>
         }
     }
     own_fields(onward, &mut out)?;
+    for (name, value) in onward.certificate {
+        out.copy(name.as_bytes(), value.as_bytes());
+    }
     framing_field(onward.framing, &mut out);
     out.end();
     out.finish()
@@ -356,6 +361,7 @@ mod tests {
             websocket: false,
             underscores: UnderscoreHeaders::Drop,
             trusted: false,
+            certificate: &[],
             framing: RequestFraming::None,
         }
     }

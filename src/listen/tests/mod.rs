@@ -111,12 +111,16 @@ impl House {
         let store = Store::new(&[certificate], None, UnknownName::Default, None, &mut complaints).unwrap();
         let config = TlsPolicy::new()
             .unwrap()
-            .server_config(Arc::new(store), &crate::tls::Profile::default())
+            .server_config(
+                Arc::new(store),
+                &crate::tls::Profile::default(),
+                &crate::tls::clients::Policy::off(),
+            )
             .unwrap();
-        Self::open(limits, Some(config), client::Policy::default())
+        Self::open(limits, Some(Arc::new(config.into())), client::Policy::default())
     }
 
-    fn open(limits: limits::Policy, tls: Option<Arc<rustls::ServerConfig>>, client: client::Policy) -> Self {
+    fn open(limits: limits::Policy, tls: Option<Arc<crate::tls::Offer>>, client: client::Policy) -> Self {
         let listener = socket::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap().remove(0);
         let addr = listener.local_addr().unwrap();
         let drain = Drain::new();

@@ -97,7 +97,7 @@ async fn sniffed_bytes_are_the_first_of_the_handshake() {
         let (mut io, _) = listener.accept().await.unwrap();
         let mut first = [0; 11];
         io.read_exact(&mut first).await.unwrap();
-        accept(io, config, Bytes::copy_from_slice(&first)).await
+        accept(io, Arc::new(config.into()), Bytes::copy_from_slice(&first)).await
     });
     let io = TcpStream::connect(address).await.unwrap();
     let mut client = stage.connect(io, "localhost").await.unwrap();

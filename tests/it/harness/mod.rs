@@ -6,6 +6,7 @@
 pub(crate) mod apache;
 pub(crate) mod browser;
 pub(crate) mod certs;
+pub(crate) mod clients;
 pub(crate) mod curl;
 pub(crate) mod evil;
 pub(crate) mod front;

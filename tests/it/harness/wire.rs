@@ -42,6 +42,23 @@ impl Wire {
         Self { stream: Stream::Tls(Box::new(stream)), unread: Vec::new() }
     }
 
+    /// Connects with TLS and these settings, as a client that may be turned away.
+    pub(crate) fn tls_as(port: u16, host: &str, config: &Arc<ClientConfig>) -> Self {
+        let name = ServerName::try_from(host.to_owned()).expect("a host name");
+        let client = ClientConnection::new(Arc::clone(config), name).expect("a TLS client");
+        let mut stream = StreamOwned::new(client, connect(port));
+        let _ = stream.flush();
+        Self { stream: Stream::Tls(Box::new(stream)), unread: Vec::new() }
+    }
+
+    /// Whether TLS went on with an earlier session.
+    pub(crate) fn resumed(&self) -> bool {
+        match &self.stream {
+            Stream::Plain(_) => false,
+            Stream::Tls(stream) => stream.conn.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
+        }
+    }
+
     /// Sends these bytes; a peer that has closed already is no failure here, the next read tells.
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
         let bytes = bytes.as_ref();
