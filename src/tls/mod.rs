@@ -5,6 +5,7 @@ mod block;
 pub mod clients;
 pub mod dev_ca;
 pub mod identity;
+mod key_log;
 pub mod lazy;
 pub mod load;
 pub mod offer;

@@ -8,6 +8,7 @@ use rustls::server::{NoServerSessionStorage, ProducesTickets, ResolvesServerCert
 use rustls::{CipherSuite, ServerConfig, SupportedCipherSuite};
 
 use super::clients;
+use super::key_log::KeyLogFile;
 use super::profile::Profile;
 
 /// Cipher suites in our order, each with its IANA name: all with forward secrecy and authenticated
@@ -52,6 +53,10 @@ impl Policy {
                 clients.verifier().unwrap_or_else(WebPkiClientVerifier::no_client_auth),
             )
             .with_cert_resolver(certificates);
+        if let Some(path) = &profile.key_log {
+            let failed = |error| rustls::Error::General(format!("cannot write {}: {error}", path.display()));
+            config.key_log = Arc::new(KeyLogFile::open(path).map_err(failed)?);
+        }
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         config.ignore_client_order = true;
         config.ticketer = Arc::new(Scoped { inner: Arc::clone(&self.tickets), id: clients.id() });

@@ -18,6 +18,7 @@ pub struct Raw {
     versions: Option<Placed<Vec<Placed<Text<Version>>>>>,
     suites: Option<Placed<Vec<Placed<Text<Suite>>>>>,
     groups: Option<Placed<Vec<Placed<Text<Group>>>>>,
+    key_log: Option<Placed<PathBuf>>,
 }
 
 /// Which TLS is spoken.
@@ -219,6 +220,7 @@ impl Raw {
             versions: section.get(reading, "tls_versions"),
             suites: section.get(reading, "tls_suites"),
             groups: section.get(reading, "tls_groups"),
+            key_log: section.get(reading, "danger_key_log_file"),
         }
     }
 
@@ -228,7 +230,8 @@ impl Raw {
         let versions = self.versions.as_ref().map(|written| ("tls_versions", &written.place));
         let suites = self.suites.as_ref().map(|written| ("tls_suites", &written.place));
         let groups = self.groups.as_ref().map(|written| ("tls_groups", &written.place));
-        [policy, versions, suites, groups].into_iter().flatten()
+        let key_log = self.key_log.as_ref().map(|written| ("danger_key_log_file", &written.place));
+        [policy, versions, suites, groups, key_log].into_iter().flatten()
     }
 
     /// What it means. A version for which no suite was named keeps those of the policy.
@@ -244,6 +247,16 @@ impl Raw {
             }
         }
         profile.suites = self.suites(named, &profile.versions, complaints);
+        if let Some(written) = &self.key_log {
+            let message = format!(
+                "the secrets of every connection of this listener are written to {}: whoever reads it reads all traffic, \
+                 passwords included",
+                written.value.display()
+            );
+            let hint = "take the line out as soon as you have seen what you wanted to see".to_owned();
+            complaints.warning(Some(&written.place), message, Some(hint));
+            profile.key_log = Some(written.value.clone());
+        }
         if let Some(written) = &self.groups {
             profile.groups = written.value.iter().map(|group| group.value.0.0).collect();
             if profile.groups.is_empty() {

@@ -1,5 +1,6 @@
 //! TLS as other people's clients find it: what is agreed on, who must show a certificate, and what the origin hears of it.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -316,4 +317,28 @@ fn what_cannot_be_asked_of_clients_is_said_before_it_is() {
         ]));
         said.says(says);
     }
+}
+
+#[test]
+fn secrets_are_written_only_where_danger_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("keys.log");
+    let origin = Recorder::answering(OK);
+    let keys = format!("danger_key_log_file = \"{}\"", log.display());
+    let site = proxy()
+        .bare_site(HOST, &origin)
+        .https(&keys)
+        .variable("SSLKEYLOGFILE", &format!("{}.env", log.display()))
+        .start();
+    assert!(site.stderr().contains("whoever reads it reads all traffic"), "{}", site.stderr());
+    site.get("/").status(200);
+    let text = std::fs::read_to_string(&log).unwrap();
+    assert!(text.contains("CLIENT_TRAFFIC_SECRET_0 ") && text.contains("SERVER_TRAFFIC_SECRET_0 "), "{text}");
+    assert_eq!(log.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(!dir.path().join("keys.log.env").exists());
+    // A file that others can read is not written to.
+    std::fs::set_permissions(&log, std::fs::Permissions::from_mode(0o644)).unwrap();
+    site.signal("HUP");
+    let said = within(PATIENCE, || site.stderr().contains("chmod 600").then_some(()));
+    assert!(said.is_some(), "{}", site.stderr());
 }
