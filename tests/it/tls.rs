@@ -10,6 +10,7 @@ use rustls::ClientConfig;
 
 use crate::harness::clients::{Authority, Party, nobody};
 use crate::harness::curl::Over;
+use crate::harness::outside;
 use crate::harness::recorder::OK;
 use crate::harness::{HOST, Ravelin, Recorder, Wire, proxy, run, within};
 
@@ -341,4 +342,25 @@ fn secrets_are_written_only_where_danger_is_written() {
     site.signal("HUP");
     let said = within(PATIENCE, || site.stderr().contains("chmod 600").then_some(()));
     assert!(said.is_some(), "{}", site.stderr());
+}
+
+/// sslyze, which knows Mozilla's recommendations, finds each policy compliant, and none of the attacks that it knows.
+#[test]
+fn mozilla_would_have_it_so() {
+    let Some(package) = outside::python("sslyze") else { return };
+    for policy in ["intermediate", "modern"] {
+        let keys = format!("tls_policy = \"{policy}\"");
+        let site = proxy().bare_site(HOST, "http://127.0.0.1:9").https(&keys).start();
+        let mut command = Command::new("python3");
+        command.env("PYTHONPATH", &package).args(["-m", "sslyze", "--sni", HOST, "--mozilla_config", policy]);
+        command
+            .arg("--certinfo_ca_file")
+            .arg(site.authority())
+            .arg(format!("127.0.0.1:{}", site.https_port()));
+        let said = run(&mut command);
+        said.says("OK - Compliant.")
+            .says("OK - Not vulnerable to Heartbleed")
+            .says("Client Renegotiation DoS Attack:   OK");
+        assert!(!said.out.contains("VULNERABLE"), "{policy}: {}", said.all());
+    }
 }

@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
 
@@ -41,6 +42,12 @@ pub(crate) fn issue(dir: &Path, stem: &str, names: &[&str]) -> Pair {
     let subject = names.first().expect("at least one name");
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, subject.as_str());
+    // As public authorities issue them today: scanners complain of what lives longer or says less.
+    params.use_authority_key_identifier_extension = true;
+    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+    let now = std::time::SystemTime::now();
+    params.not_before = (now - Duration::from_hours(24)).into();
+    params.not_after = (now + Duration::from_hours(80 * 24)).into();
     let key = KeyPair::generate().expect("a key");
     let leaf = params.signed_by(&key, authority()).expect("a leaf");
     let pair = Pair { chain: dir.join(format!("{stem}.pem")), key: dir.join(format!("{stem}.key")) };

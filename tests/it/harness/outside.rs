@@ -24,6 +24,19 @@ pub(crate) fn judge() -> PathBuf {
     path
 }
 
+/// The folder of a Python package. None, and a loud word, only where its registry could not be reached.
+#[track_caller]
+pub(crate) fn python(name: &str) -> Option<PathBuf> {
+    let path = folder().join(name);
+    if !path.is_dir() {
+        let skipped = std::fs::read_to_string(folder().join("skipped")).unwrap_or_default();
+        assert!(skipped.lines().any(|line| line.starts_with(name)), "{name} is neither there nor skipped");
+        eprintln!("SKIPPED: {skipped}");
+        return None;
+    }
+    Some(path)
+}
+
 /// The files of a corpus whose names end with `end`, with their content. None, and a loud word, only where its
 /// registry could not be reached.
 #[track_caller]
