@@ -129,6 +129,28 @@ mod tests {
     }
 
     #[test]
+    fn what_tells_a_verified_certificate_is_ours_alone() {
+        for name in [
+            "client-cert",
+            "client-cert-chain",
+            "x-client-cert-subject",
+            "x-client-cert-verify",
+            "x_client_cert_verify",
+            "client_cert",
+            "x.client.cert.anything.longer.than.the.table",
+        ] {
+            for (keep, trusted) in [(true, true), (true, false), (false, true), (false, false)] {
+                assert!(is_protected(name.as_bytes(), keep, trusted), "{name}");
+            }
+        }
+        assert!(
+            is_protected(b"x-ssl-client-s-dn", true, false)
+                && !is_protected(b"x-ssl-client-s-dn", true, true)
+        );
+        assert!(!is_protected(b"client-certificate-wish", true, false));
+    }
+
+    #[test]
     fn what_only_proxies_know_is_believed_of_trusted_ones() {
         for name in [
             "x-amzn-mtls-clientcert-subject",
