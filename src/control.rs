@@ -1,6 +1,7 @@
 //! The control thread: signals, reloads, and how it all ends.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -14,11 +15,18 @@ use crate::config::complaint::Severity;
 use crate::drain::Phase;
 use crate::server::{House, Reload};
 use crate::service;
+use crate::tls::expiry::{self, Urgency};
+use crate::tls::load::Certificate;
+use crate::tls::watch::{Watch, snapshot};
+use crate::tls::x509::date;
 use crate::upgrade::{self, Estate, Heir, Launch};
 
 /// Certificates made on the spot live 24 hours; this long before they end they are made again, by a
 /// reload.
 const MADE_AGAIN: Duration = Duration::from_hours(12);
+
+/// How often certificates on the disk are looked at.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
 /// The signals that matter here.
 #[derive(Debug)]
@@ -77,7 +85,7 @@ type Upgrade<'a> = Pin<Box<dyn Future<Output = Result<Heir, String>> + 'a>>;
 
 /// Serves until a signal ends it; comes back when the last connection is over or the grace has passed.
 pub async fn run(
-    house: &House,
+    house: &Arc<House>,
     mut signals: Signals,
     admin: Vec<(Bound, Desk)>,
     reload: Reload,
@@ -101,6 +109,8 @@ pub async fn run(
     }
     let mut watchdog = service::watched().map(interval);
     let mut minute = interval(Duration::from_mins(1));
+    let mut looked = clock::wall();
+    let watching = tokio::spawn(watch(Arc::clone(house)));
     let mut upgrade: Option<Upgrade<'_>> = None;
     let stop = loop {
         tokio::select! {
@@ -115,7 +125,12 @@ pub async fn run(
                     Err(message) => stays(house, &message),
                 }
             }
-            _ = minute.tick() => if is_due(house.live.load().made_until(), clock::wall()) { reload_now(house, &reload) },
+            _ = minute.tick() => {
+                let now = clock::wall();
+                if is_due(house.live.load().made_until(), now) { reload_now(house, &reload) }
+                remind(&house.live.load().certificates(), looked, now);
+                looked = now;
+            }
             () = due(&mut watchdog) => say_alive(house),
             _ = signals.hang_up.recv() => {
                 service::reloading();
@@ -128,6 +143,7 @@ pub async fn run(
             _ = signals.interrupt.recv() => break Stop::Soon,
         }
     };
+    watching.abort();
     // A successor that is not in office yet is ended; and our sockets close with the accept loops.
     let on_its_way = upgrade.is_some();
     drop(upgrade);
@@ -235,6 +251,49 @@ async fn end(house: &House, delay: Duration, grace: Duration) {
     sleep(Duration::from_millis(20)).await;
     if timeout(grace, house.drain.empty()).await.is_err() {
         tracing::warn!(connections = house.drain.live(), "the grace is over; what is open is cut");
+    }
+}
+
+/// Asks for a reload whenever certificates on the disk have changed. A file system that hangs holds up nothing else.
+async fn watch(house: Arc<House>) {
+    let mut watch = Watch::default();
+    loop {
+        let all = house.live.load().watched();
+        // A snapshot that cannot be taken is one that has not been taken.
+        if let Ok(seen) = tokio::task::spawn_blocking(move || snapshot(&all)).await
+            && watch.settled(seen)
+        {
+            house.wanted.reload("certificates on the disk have changed");
+        }
+        sleep(BETWEEN_LOOKS).await;
+    }
+}
+
+/// Says of every certificate that has come nearer to its end since the last look that it ends.
+fn remind(certificates: &[Arc<Certificate>], before: SystemTime, now: SystemTime) {
+    // A clock that was set back has passed nothing.
+    for certificate in certificates.iter().filter(|_| before < now) {
+        let facts = &certificate.facts;
+        let (file, subject, until) = (certificate.origin.display(), &facts.subject, date(facts.not_after));
+        let left = expiry::left(facts.not_after, now);
+        match expiry::passed(facts, before, now) {
+            None => {}
+            Some(Urgency::Soon) => {
+                tracing::warn!(
+                    "the certificate in {file} for `{subject}` expires in {left}, on {until}: renew it"
+                );
+            }
+            Some(Urgency::Tomorrow) => {
+                tracing::error!(
+                    "the certificate in {file} for `{subject}` expires in {left}, on {until}: renew it now"
+                );
+            }
+            Some(Urgency::Over) => {
+                tracing::error!(
+                    "the certificate in {file} for `{subject}` expired on {until}: browsers refuse the site"
+                );
+            }
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! A reload builds a new one, checks all of it, and swaps it in; a request under way keeps the one it
 //! started with. What a generation holds is everything that can be computed at load.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -20,7 +21,9 @@ use crate::observe::{self, Observe};
 use crate::site::{Route, Site};
 use crate::state;
 use crate::tls::clients;
+use crate::tls::load::Certificate;
 use crate::tls::store::Store;
+use crate::tls::watch::Watched;
 
 /// One configuration, ready to serve.
 #[derive(Debug)]
@@ -89,6 +92,22 @@ impl Listener {
 }
 
 impl Generation {
+    /// Every certificate that is served, each once.
+    #[must_use]
+    pub fn certificates(&self) -> Vec<Arc<Certificate>> {
+        let stores = self.listeners.iter().filter_map(|listener| listener.store.as_ref());
+        let mut all: Vec<_> = stores.flat_map(|store| store.certificates()).cloned().collect();
+        let mut known = HashSet::new();
+        all.retain(|certificate| known.insert(certificate.facts.fingerprint.clone()));
+        all
+    }
+
+    /// The files and folders that certificates come from.
+    #[must_use]
+    pub fn watched(&self) -> Vec<Watched> {
+        self.listeners.iter().flat_map(|listener| listener.settings.watched()).collect()
+    }
+
     /// When the first of the certificates that were made on the spot ends; none if all are files.
     #[must_use]
     pub fn made_until(&self) -> Option<SystemTime> {

@@ -550,8 +550,8 @@ impl House {
     fn announce(&self, generation: &Generation) {
         self.observe.generation(&generation.id, clock::wall());
         self.ledger.learn(generation.sites.iter().map(|site| &*site.name));
-        let stores = generation.listeners.iter().filter_map(|listener| listener.store.as_ref());
-        self.observe.certificates(stores.flat_map(|store| store.certificates()).map(|certificate| {
+        let certificates = generation.certificates();
+        self.observe.certificates(certificates.iter().map(|certificate| {
             let name = certificate.facts.names.first().map_or("unnamed", |name| &**name);
             (name, certificate.facts.not_after)
         }));

@@ -11,6 +11,7 @@ use super::complaint::{Complaints, Place, Source};
 use super::development;
 use super::layer::{Layer, Stacks};
 use super::section::{Placed, Reading, Section, Text};
+use super::served;
 use super::site;
 use super::units::Size;
 use crate::admin;
@@ -326,8 +327,15 @@ fn store(
             for pair in pairs {
                 let files = Files { chain: &pair.chain.value, key: &pair.key.value };
                 let place = Some(&pair.chain.place);
-                certificates.extend(load(files, clock::wall(), place, &mut reading.complaints));
+                let loaded = load(files, clock::wall(), place, &mut reading.complaints);
+                if let Some(certificate) = &loaded {
+                    served::check(certificate, hosts, place, &mut reading.complaints);
+                }
+                certificates.extend(loaded);
             }
+        }
+        Certificates::Folder(folder) => {
+            certificates = served::folder(folder, hosts, clock::wall(), &mut reading.complaints);
         }
         Certificates::Made(maker) => {
             certificates.extend(development::certificate(*maker, place, hosts, reading));

@@ -11,6 +11,7 @@ pub mod layer;
 pub mod reference;
 pub mod rules;
 pub mod section;
+mod served;
 pub mod site;
 pub mod units;
 

@@ -12,6 +12,7 @@ use crate::config::section::{Fault, FromText, Item, Placed, Reading, Section, Te
 use crate::config::units::choice;
 use crate::tls::clients;
 use crate::tls::profile::{self, Profile};
+use crate::tls::watch::Watched;
 
 /// What was written in one `[[listen]]`.
 #[derive(Clone, Debug)]
@@ -77,6 +78,8 @@ pub struct Https {
 pub enum Certificates {
     /// PEM files; at least one pair, unless there were complaints.
     Files(Vec<Certificate>),
+    /// The PEM files of a folder, paired by their names.
+    Folder(Placed<PathBuf>),
     /// One is made on the spot for the hosts of all sites, and made again before it ends.
     Made(Maker),
 }
@@ -129,6 +132,23 @@ pub struct Url {
 }
 
 impl Policy {
+    /// The files and folders that its certificates come from.
+    pub fn watched(&self) -> impl Iterator<Item = Watched> {
+        let certificates = match &self.service {
+            Service::Https(https) => Some(&https.certificates),
+            _ => None,
+        };
+        let all = match certificates {
+            Some(Certificates::Files(pairs)) => {
+                let files = pairs.iter().flat_map(|pair| [&pair.chain, &pair.key]);
+                files.map(|file| Watched::File(file.value.clone())).collect()
+            }
+            Some(Certificates::Folder(folder)) => vec![Watched::Folder(folder.value.clone())],
+            _ => Vec::new(),
+        };
+        all.into_iter()
+    }
+
     /// Whether the certificate is made on the spot, and has to be made again before it ends.
     #[must_use]
     pub fn makes_its_certificate(&self) -> bool {
@@ -399,10 +419,24 @@ impl Raw {
 }
 
 impl Certificates {
-    /// A word says who makes one; everything else is a list of files.
+    /// `dir:PATH`.
+    fn folder(item: &Item<'_>, reading: &mut Reading<'_>) -> Option<Self> {
+        let text = item.is_text().then(|| item.read::<String>(reading)).flatten()?;
+        let path = text.value.strip_prefix("dir:")?;
+        if path.is_empty() {
+            let hint = Some("write `certificates = \"dir:/etc/ravelin/certs\"`".to_owned());
+            reading.complaints.error(Some(&text.place), "`dir:` names no folder", hint);
+        }
+        Some(Self::Folder(Placed { value: reading.base.join(path), place: text.place }))
+    }
+
+    /// A word says who makes one or which folder has them; everything else is a list of files.
     fn read(item: Option<&Item<'_>>, reading: &mut Reading<'_>) -> Self {
         let none = Self::Files(Vec::new());
         let Some(item) = item else { return none };
+        if let Some(folder) = Self::folder(item, reading) {
+            return folder;
+        }
         if item.is_text() {
             return item.read::<Text<Maker>>(reading).map_or(none, |maker| Self::Made(maker.value.0));
         }

@@ -121,10 +121,17 @@ impl Observe {
         self.book.process.reload_failed();
     }
 
-    /// The certificates in use: a name for each, and when it ends to be valid.
+    /// The certificates in use: a name for each, and when it ends to be valid. Of several with the same name, such as
+    /// an RSA one beside an ECDSA one, the first to end is shown: a name is one line of the metrics.
     pub fn certificates<'a>(&self, list: impl IntoIterator<Item = (&'a str, SystemTime)>) {
-        let list = list.into_iter().map(|(name, expiry)| (name.into(), metrics::seconds(expiry)));
-        self.book.process.certificates(list.collect());
+        let mut first = std::collections::BTreeMap::<&str, u64>::new();
+        for (name, expiry) in list {
+            let expiry = metrics::seconds(expiry);
+            first.entry(name).and_modify(|known| *known = expiry.min(*known)).or_insert(expiry);
+        }
+        self.book
+            .process
+            .certificates(first.into_iter().map(|(name, expiry)| (name.into(), expiry)).collect());
     }
 
     /// Shows numbers that another room counts, from now on.

@@ -211,6 +211,12 @@ impl Page<'_, '_> {
         let help = "The configuration in force, and Ravelin's version";
         self.family("generation_info", help, MetricType::Gauge, [(labels, 1)])?;
         let cells = certificates.iter().map(|(name, expiry)| ([("certificate", &**name)], *expiry));
+        let now = super::metrics::seconds(crate::clock::wall());
+        let left = certificates
+            .iter()
+            .map(|(name, expiry)| ([("certificate", &**name)], expiry.saturating_sub(now)));
+        let help = "How long a certificate is still valid; 0 once it has expired";
+        self.family("certificate_expiry_seconds", help, MetricType::Gauge, left)?;
         let help = "When a certificate ends to be valid";
         self.family("certificate_expiry_timestamp_seconds", help, MetricType::Gauge, cells)
     }

@@ -1,15 +1,17 @@
 //! From two files to a certificate that can be served, or to a sentence that says why not.
 
+use std::collections::HashSet;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SigningKey};
 
+use super::expiry;
 use super::pem::{self, Content};
 use super::x509::{CertificateFacts, date, fingerprint};
 use crate::config::complaint::{Complaints, Place};
@@ -17,8 +19,6 @@ use crate::config::file;
 
 /// Larger files are not read: a chain with its key is a few KiB.
 const LARGEST_FILE: u64 = 1 << 20;
-/// A certificate with less time left than this is worth a warning.
-const SOON: Duration = Duration::from_hours(30 * 24);
 
 /// A certificate with its chain and key, ready to be served.
 #[derive(Debug)]
@@ -62,6 +62,8 @@ pub fn load(
     let leaf = facts.first()?;
     report(fits(files, &facts, key.as_ref()), place, complaints)?;
     report(valid(files.chain, leaf, now), place, complaints)?;
+    report(complete(files.chain, &facts), place, complaints)?;
+    warn_early(files.chain, leaf, now, place, complaints);
     warn_expiry(files.chain, leaf, now, place, complaints);
     warn_chain(files.chain, &facts, place, complaints);
     warn_nameless(files.chain, leaf, place, complaints);
@@ -236,15 +238,52 @@ fn valid(path: &Path, leaf: &CertificateFacts, now: SystemTime) -> Result<(), Fa
             format!("the certificate in {name} for `{subject}` expired on {}", date(leaf.not_after));
         return Err(Fault::new(message, "renew it; browsers refuse it"));
     }
-    if now < leaf.not_before {
-        let message = format!(
-            "the certificate in {name} for `{subject}` is not valid before {}",
-            date(leaf.not_before)
-        );
-        let hint = format!("wait until then, or set the clock of this machine: it says {}", date(now));
-        return Err(Fault::new(message, hint));
-    }
     Ok(())
+}
+
+/// Whether somebody who knows no more than the usual roots can follow the chain. Only public authorities say where
+/// their issuer's certificate is to be fetched: where a certificate does and its issuer is neither in the file nor
+/// known to this system, every client without a cache of its own refuses the site.
+fn complete(path: &Path, chain: &[CertificateFacts]) -> Result<(), Fault> {
+    let Some(last) = chain.last().filter(|last| !last.is_self_signed()) else { return Ok(()) };
+    // In a file in the wrong order the issuer may stand further up.
+    let there = chain.iter().any(|other| other.subject == last.issuer);
+    let Some(url) = last.issuer_url.as_deref().filter(|_| !there && !is_root(&last.issuer)) else {
+        return Ok(());
+    };
+    let name = path.display();
+    let message =
+        format!("{name} lacks the certificate of the issuer of `{}`, `{}`", last.subject, last.issuer);
+    let hint = format!(
+        "use the file that the CA calls fullchain, or append it: `curl -s '{url}' | openssl x509 -inform der >> {name}` \
+         (without `-inform der` if that is PEM)"
+    );
+    Err(Fault::new(message, hint))
+}
+
+/// Whether this system knows a root of that name. One without any roots knows all: it cannot tell.
+fn is_root(subject: &str) -> bool {
+    static ROOTS: OnceLock<HashSet<String>> = OnceLock::new();
+    let roots = ROOTS.get_or_init(|| {
+        let all = rustls_native_certs::load_native_certs().certs;
+        all.iter().filter_map(|der| Some(CertificateFacts::read(der).ok()?.subject)).collect()
+    });
+    roots.is_empty() || roots.contains(subject)
+}
+
+fn warn_early(
+    path: &Path,
+    leaf: &CertificateFacts,
+    now: SystemTime,
+    place: Option<&Place>,
+    complaints: &mut Complaints,
+) {
+    if now < leaf.not_before {
+        let (name, subject, from) = (path.display(), &leaf.subject, date(leaf.not_before));
+        let message = format!("the certificate in {name} for `{subject}` is not valid before {from}");
+        let hint = format!("wait until then, or set the clock of this machine: it says {}", date(now));
+        complaints.warning(place, message, Some(hint));
+    }
 }
 
 fn warn_expiry(
@@ -254,11 +293,10 @@ fn warn_expiry(
     place: Option<&Place>,
     complaints: &mut Complaints,
 ) {
-    let left = leaf.not_after.duration_since(now).unwrap_or_default();
-    if left < SOON {
-        let (name, days) = (path.display(), left.as_secs() / 86_400);
+    if expiry::is_soon(leaf, now) {
+        let (name, left) = (path.display(), expiry::left(leaf.not_after, now));
         let message = format!(
-            "the certificate in {name} for `{}` expires in {days} days, on {}",
+            "the certificate in {name} for `{}` expires in {left}, on {}",
             leaf.subject,
             date(leaf.not_after)
         );
@@ -317,6 +355,7 @@ fn warn_open_key(path: &Path, place: Option<&Place>, complaints: &mut Complaints
 mod tests {
     use std::fs;
     use std::process::Command;
+    use std::time::Duration;
 
     use super::*;
     use crate::clock;

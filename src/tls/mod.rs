@@ -4,6 +4,8 @@ pub mod accept;
 mod block;
 pub mod clients;
 pub mod dev_ca;
+pub mod expiry;
+pub mod folder;
 pub mod identity;
 mod key_log;
 pub mod lazy;
@@ -20,6 +22,7 @@ pub mod stream;
 #[cfg(test)]
 mod tests;
 pub mod trust;
+pub mod watch;
 pub mod x509;
 
 pub use accept::{AcceptError, Alpn, Cause, Facts, accept};

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
-use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+use x509_parser::extensions::AccessDescription;
+use x509_parser::oid_registry::OID_PKIX_ACCESS_DESCRIPTOR_CA_ISSUERS;
+use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension, X509Certificate, X509Extension};
 use x509_parser::public_key::PublicKey;
 use x509_parser::time::ASN1Time;
 
@@ -29,6 +31,10 @@ pub struct CertificateFacts {
     pub key_fingerprint: String,
     /// Whether it may sign others.
     pub is_authority: bool,
+    /// Where its issuer's certificate can be fetched (RFC 5280 section 4.2.2.1), over http or https.
+    pub issuer_url: Option<Box<str>>,
+    /// SHA-256 of the whole certificate, in hex: what browsers show.
+    pub fingerprint: String,
 }
 
 impl CertificateFacts {
@@ -46,6 +52,8 @@ impl CertificateFacts {
             key_kind: key_kind(certificate.public_key().parsed().as_ref().ok()),
             key_fingerprint: fingerprint(certificate.public_key().raw),
             is_authority: certificate.is_ca(),
+            issuer_url: issuer_url(&certificate),
+            fingerprint: fingerprint(der),
         })
     }
 
@@ -71,6 +79,24 @@ fn alternative_names(certificate: &X509Certificate<'_>) -> (Vec<Box<str>>, Vec<I
     (names, addresses)
 }
 
+fn issuer_url(certificate: &X509Certificate<'_>) -> Option<Box<str>> {
+    let mut parsed = certificate.extensions().iter().map(X509Extension::parsed_extension);
+    let access = parsed.find_map(|extension| match extension {
+        ParsedExtension::AuthorityInfoAccess(access) => Some(access),
+        _ => None,
+    })?;
+    let of_issuer =
+        |what: &&AccessDescription<'_>| what.access_method == OID_PKIX_ACCESS_DESCRIPTOR_CA_ISSUERS;
+    access.accessdescs.iter().filter(of_issuer).find_map(|what| match &what.access_location {
+        GeneralName::URI(url)
+            if url.starts_with("http") && url.bytes().all(|b| b.is_ascii_graphic() && b != b'\'') =>
+        {
+            Some((*url).into())
+        }
+        _ => None,
+    })
+}
+
 fn address(bytes: &[u8]) -> Option<IpAddr> {
     let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
     v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
@@ -91,10 +117,10 @@ fn curve_bits(size: usize) -> usize {
     if size > 521 { 521 } else { size }
 }
 
-/// SHA-256 of a DER public key, in hex.
-pub(super) fn fingerprint(spki: &[u8]) -> String {
+/// SHA-256 in hex, of a DER public key or a certificate.
+pub(super) fn fingerprint(der: &[u8]) -> String {
     let Some(suite) = TLS13_AES_128_GCM_SHA256.tls13() else { return String::new() };
-    let digest = suite.common.hash_provider.hash(spki);
+    let digest = suite.common.hash_provider.hash(der);
     digest.as_ref().iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 

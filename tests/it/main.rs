@@ -45,6 +45,6 @@ mod service;
 mod shedding;
 mod slow_clients;
 mod state;
-mod upgrade;
 mod tls;
+mod upgrade;
 mod wire;
