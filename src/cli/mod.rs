@@ -22,6 +22,7 @@ macro_rules! say_on {
 
 mod ask;
 mod bans;
+mod cert;
 mod check;
 mod config;
 mod demo;
@@ -59,6 +60,8 @@ enum Command {
     Replay(replay::Arguments),
     /// Write the rules of `[[ingress]]` and `[[egress]]` for AWS, nftables or people, or read them from AWS.
     Firewall(firewall::Arguments),
+    /// Print, check and make certificates, and make this machine trust the development CA.
+    Cert(cert::Arguments),
     /// Print the annotated default configuration.
     Config(config::Arguments),
     Bans(bans::Bans),
@@ -78,6 +81,7 @@ pub fn main() -> ExitCode {
         Command::Explain(arguments) => explain::main(&arguments),
         Command::Replay(arguments) => replay::main(&arguments),
         Command::Firewall(arguments) => firewall::main(&arguments),
+        Command::Cert(arguments) => cert::main(&arguments),
         Command::Config(arguments) => config::main(&arguments),
         Command::Bans(arguments) => bans::main(&arguments),
         Command::InstallTool(arguments) => bans::install_tool(&arguments),

@@ -30,6 +30,8 @@ pub const DOMAINS: [&str; 3] = ["localhost", "test", "ddev.site"];
 const SECRET_FILE: &str = "root.key";
 /// The certificate alone, to be trusted by browsers.
 const PUBLIC_FILE: &str = "root.crt";
+const ORGANISATION: &str = "Ravelin development";
+const ROOT_NAME: &str = "Ravelin development CA";
 const ROOT_LIFE: Duration = Duration::from_hours(10 * 365 * 24);
 const LEAF_LIFE: Duration = Duration::from_hours(24);
 /// Certificates begin a little in the past, for clients whose clocks lag.
@@ -119,15 +121,33 @@ impl DevCa {
         &self.facts
     }
 
+    /// The same as [`DevCa::issue`], as PEM for other programs: the certificate, then its key.
+    pub fn issue_pem(&self, names: &[&str], now: SystemTime) -> Result<(String, String), DevCaError> {
+        let (certificate, key) = self.sign(names, now)?;
+        Ok((certificate.pem(), key.serialize_pem()))
+    }
+
     /// A certificate for `names` (host names, wildcards, addresses), valid for 24 hours.
     pub fn issue(&self, names: &[&str], now: SystemTime) -> Result<Arc<Certificate>, DevCaError> {
+        let (leaf, key) = self.sign(names, now)?;
+        served(leaf.der().clone(), &key, "the development CA")
+    }
+
+    fn sign(&self, names: &[&str], now: SystemTime) -> Result<(rcgen::Certificate, KeyPair), DevCaError> {
         if let Some(foreign) = names.iter().find(|name| !vouches_for(name)) {
             return Err(DevCaError::Foreign((*foreign).to_owned()));
         }
         let key = new_key()?;
         let leaf = leaf(names, now)?.signed_by(&key, &self.issuer).map_err(crypto)?;
-        served(leaf.der().clone(), &key, "the development CA")
+        Ok((leaf, key))
     }
+}
+
+/// Whether a certificate is the root of a development CA, judged by its names.
+#[must_use]
+pub fn vouched(facts: &CertificateFacts) -> bool {
+    let ours = format!("O={ORGANISATION}, CN={ROOT_NAME} ");
+    facts.is_authority && facts.is_self_signed() && facts.subject.starts_with(&ours)
 }
 
 /// A certificate that nobody trusts, signed by itself and kept nowhere: for a demonstration.
@@ -160,7 +180,7 @@ fn new_key() -> Result<KeyPair, DevCaError> {
 
 fn named(common_name: &str) -> DistinguishedName {
     let mut name = DistinguishedName::new();
-    name.push(DnType::OrganizationName, "Ravelin development");
+    name.push(DnType::OrganizationName, ORGANISATION);
     name.push(DnType::CommonName, common_name);
     name
 }
@@ -171,8 +191,7 @@ fn make_root(now: SystemTime) -> Result<String, DevCaError> {
     // Roots of several machines may meet in one trust store: the fingerprint tells them apart.
     let print = super::x509::fingerprint(&rcgen::PublicKeyData::subject_public_key_info(&key));
     let mut params = CertificateParams::default();
-    params.distinguished_name =
-        named(&format!("Ravelin development CA {}", print.get(..8).unwrap_or_default()));
+    params.distinguished_name = named(&format!("{ROOT_NAME} {}", print.get(..8).unwrap_or_default()));
     params.not_before = (now - LAG).into();
     params.not_after = (now + ROOT_LIFE).into();
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));

@@ -26,7 +26,7 @@ pub mod watch;
 pub mod x509;
 
 pub use accept::{AcceptError, Alpn, Cause, Facts, accept};
-pub use dev_ca::{DevCa, DevCaError, throw_away};
+pub use dev_ca::{DevCa, DevCaError, throw_away, vouched};
 pub use identity::Identity;
 pub use lazy::{Flusher, Lazy, lazy};
 pub use load::{Certificate, Files, load};

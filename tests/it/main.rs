@@ -14,6 +14,7 @@ mod access;
 mod authority;
 mod bans;
 mod browser;
+mod certificates;
 mod closed;
 mod config;
 mod conversation;
