@@ -59,12 +59,12 @@ struct Show {
 #[derive(Debug, Args)]
 struct Check {
     /// The certificate and its issuers, PEM.
-    #[arg(long, value_name = "FILE", requires = "key")]
-    chain: Option<PathBuf>,
+    #[arg(value_name = "CHAIN", requires = "its_key")]
+    its_chain: Option<PathBuf>,
 
     /// The private key, PEM.
-    #[arg(long, value_name = "FILE", requires = "chain")]
-    key: Option<PathBuf>,
+    #[arg(value_name = "KEY")]
+    its_key: Option<PathBuf>,
 
     /// Fail if a certificate ends within so many days.
     #[arg(long, value_name = "DAYS", default_value_t = 7)]
@@ -175,7 +175,7 @@ fn described(path: &Path, number: usize, facts: &CertificateFacts, now: SystemTi
 
 fn check(arguments: &Check) -> Result<ExitCode, String> {
     let now = clock::wall();
-    let certificates = if let (Some(chain), Some(key)) = (&arguments.chain, &arguments.key) {
+    let certificates = if let (Some(chain), Some(key)) = (&arguments.its_chain, &arguments.its_key) {
         let mut complaints = Complaints::default();
         let certificate = load(Files { chain, key }, now, None, &mut complaints);
         say_on!("{complaints}");

@@ -8,6 +8,7 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use super::complaint::{Complaints, Place, Source};
+use super::crossed;
 use super::development;
 use super::layer::{Layer, Stacks};
 use super::section::{Placed, Reading, Section, Text};
@@ -172,6 +173,8 @@ impl Raw {
             sites.push(raw.compile(sites.len(), &mut common, &mut reading.complaints));
         }
         let log = self.log.compile(&mut reading.complaints);
+        let admin = self.admin.compile(&mut reading.complaints);
+        crossed::check(&listeners, &sites, &admin.listen, &mut reading.complaints);
         Some(Generation {
             id: identity(source, &listeners),
             listeners,
@@ -190,7 +193,7 @@ impl Raw {
             install_tool: Entrance::default(),
             metrics: self.metrics.compile(&log, &mut reading.complaints),
             log,
-            admin: self.admin.compile(&mut reading.complaints),
+            admin,
             health: self.health.compile(&mut reading.complaints),
             state: self.state.compile(&mut reading.complaints),
             shutdown: self.shutdown,

@@ -4,6 +4,7 @@
 //! reads the file, lays the layers over one another, and puts the compiled parts together.
 
 pub mod complaint;
+mod crossed;
 pub mod development;
 pub mod document;
 pub mod file;

@@ -69,6 +69,16 @@ pub(super) fn value(lower: &str, word: Word, text: &str, place: &Place, complain
     known_value(lower, word, text, place, complaints);
     outdated(lower, text, place, complaints);
     match lower {
+        "set-cookie" if word == Word::Set => {
+            let message = "this replaces every cookie that the origin sets, a login's too: nobody can log in";
+            let hint = "write `Set-Cookie = { add = \"…\" }`, or `edit*` to change those of the origin";
+            complaints.warning(Some(place), message, Some(hint.to_owned()));
+        }
+        "location" if matches!(word, Word::Set | Word::Add | Word::Append | Word::Merge) => {
+            let message = "this changes where every redirect of the origin leads, that after a login too";
+            let hint = "redirects of the origin are put right without it; `edit` changes a part of them";
+            complaints.warning(Some(place), message, Some(hint.to_owned()));
+        }
         "permissions-policy" => {
             if let Err(message) = Features::new(text) {
                 complaints.error(Some(place), format!("Permissions-Policy {message}"), None);

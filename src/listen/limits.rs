@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use crate::config::complaint::Complaints;
+use crate::config::complaint::{Complaints, Place};
 use crate::config::section::{Fault, FromText, Placed, Reading, Section, Text};
 use crate::config::units::{Size, choice};
 use crate::http1::grade::Mode;
@@ -116,8 +116,59 @@ impl Raw {
         }
     }
 
+    /// Warns of limits that are in force and that ordinary browsers run into.
+    fn warn_small(&self, complaints: &mut Complaints) {
+        let mut warn = |place: &Place, key: &str, what: &str, usual: &str| {
+            let message = format!("`limits.{key}` is so small that ordinary browsers run into it: {what}");
+            complaints.warning(
+                Some(place),
+                message,
+                Some(format!("leave the key out for the default, {usual}")),
+            );
+        };
+        let count =
+            |written: &Option<Placed<u64>>, least| written.clone().filter(|w| (1..least).contains(&w.value));
+        if let Some(small) = count(&self.connections, 16) {
+            warn(&small.place, "connections", "one browser opens six connections", "10000");
+        }
+        if let Some(small) = count(&self.connections_per_client, 6) {
+            warn(&small.place, "connections_per_client", "one browser opens six connections", "256");
+        }
+        if let Some(small) = count(&self.header_count, 20) {
+            warn(&small.place, "header_count", "they send up to twenty fields", "100");
+        }
+        let sizes = [
+            (&self.header_size, "header_size", 4096, "they send up to 4 KiB with cookies", "64 KiB"),
+            (
+                &self.request_line,
+                "request_line",
+                1024,
+                "addresses in TYPO3's backend are longer than that",
+                "16 KiB",
+            ),
+        ];
+        for (written, key, least, what, usual) in sizes {
+            if let Some(small) = written.as_ref().filter(|written| written.value.0.0 < least) {
+                warn(&small.place, key, what, usual);
+            }
+        }
+        let times = [
+            (&self.header_read, "header_read", "10 s"),
+            (&self.handshake, "handshake", "10 s"),
+            (&self.keep_alive, "keep_alive", "75 s"),
+            (&self.body_idle, "body_idle", "30 s"),
+        ];
+        for (written, key, usual) in times {
+            let second = Duration::from_secs(1);
+            if let Some(small) = written.as_ref().filter(|written| written.value.0 < second) {
+                warn(&small.place, key, "a packet that was lost is sent again after a second", usual);
+            }
+        }
+    }
+
     /// Fills in the defaults and complains about limits that nothing could pass.
     pub fn compile(self, complaints: &mut Complaints) -> Policy {
+        self.warn_small(complaints);
         let default = Policy::default();
         let policy = Policy {
             connections: count(self.connections.as_ref(), "connections", default.connections, complaints),

@@ -468,8 +468,9 @@ impl Certificate {
     }
 }
 
-/// Port 0 never collides: the kernel chooses. `[::]` takes every IPv4 address too.
-fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+/// Whether two addresses cannot both be listened on. Port 0 never collides: the kernel chooses. `[::]` takes every IPv4 address too.
+#[must_use]
+pub fn collide(a: SocketAddr, b: SocketAddr) -> bool {
     let all_v6 = |x: SocketAddr| x.is_ipv6() && x.ip().is_unspecified();
     let covers = |x: SocketAddr, y: SocketAddr| {
         all_v6(x) || (x.ip().is_unspecified() && x.is_ipv4() == y.is_ipv4()) || x.ip() == y.ip()
