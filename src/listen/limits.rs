@@ -131,7 +131,7 @@ impl Raw {
         if let Some(small) = count(&self.connections, 16) {
             warn(&small.place, "connections", "one browser opens six connections", "10000");
         }
-        if let Some(small) = count(&self.connections_per_client, 6) {
+        if let Some(small) = count(&self.connections_per_client, 5) {
             warn(&small.place, "connections_per_client", "one browser opens six connections", "256");
         }
         if let Some(small) = count(&self.header_count, 20) {
