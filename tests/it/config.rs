@@ -79,7 +79,7 @@ fn a_good_configuration_is_said_to_be_good() {
 fn whole(upstream: &str) -> String {
     format!(
         "[[listen]]\nurl = \"https://127.0.0.1:8443\"\ncertificates = [{{ chain = \"www.pem\", key = \"www.key\" }}]\n\
-         [[listen]]\nurl = \"http://127.0.0.1:8080\"\n\
+         [[listen]]\nurl = \"http://127.0.0.1:8079\"\n\
          [[site]]\nhosts = [\"{HOST}\"]\nupstream = \"{upstream}\"\npreset = \"typo3\"\n"
     )
 }
