@@ -102,10 +102,12 @@ impl Generation {
         all
     }
 
-    /// The files and folders that certificates come from.
+    /// The files and folders that certificates come from, and whose clients' certificates are accepted or revoked.
     #[must_use]
     pub fn watched(&self) -> Vec<Watched> {
-        self.listeners.iter().flat_map(|listener| listener.settings.watched()).collect()
+        let certificates = self.listeners.iter().flat_map(|listener| listener.settings.watched());
+        let clients = self.listeners.iter().flat_map(|listener| listener.clients.files());
+        certificates.chain(clients.cloned().map(Watched::File)).collect()
     }
 
     /// When the first of the certificates that were made on the spot ends; none if all are files.

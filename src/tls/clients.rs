@@ -69,6 +69,8 @@ pub(super) type Id = [u8; 16];
 pub struct Table {
     default: Arc<Policy>,
     sites: HashMap<usize, Arc<Policy>>,
+    /// What they were read from, each file once.
+    files: Vec<PathBuf>,
 }
 
 /// Compiles the policies of a configuration: many sites may name the same files, which are read once.
@@ -95,6 +97,12 @@ impl Raw {
         let ca = self.ca.as_ref().map(|written| ("client_ca", &written.place));
         let crl = self.crl.as_ref().map(|written| ("client_crl", &written.place));
         [wish, ca, crl].into_iter().flatten()
+    }
+
+    fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let ca = self.ca.iter().map(|written| &written.value);
+        let crl = self.crl.iter().flat_map(|written| &written.value).map(|written| &written.value);
+        ca.chain(crl)
     }
 
     /// Whether nothing was written.
@@ -134,8 +142,13 @@ impl Compiler {
         }
         let own = self.policy(listener, now, complaints);
         let written = sites.iter().enumerate().filter_map(|(number, raw)| Some((number, raw.as_deref()?)));
-        let sites = written.map(|(number, raw)| (number, self.policy(&listener.under(raw), now, complaints)));
-        Table { default: own, sites: sites.collect() }
+        let written: Vec<_> = written.map(|(number, raw)| (number, listener.under(raw))).collect();
+        let mut files: Vec<_> =
+            written.iter().map(|(_, raw)| raw).chain([listener]).flat_map(Raw::files).cloned().collect();
+        files.sort_unstable();
+        files.dedup();
+        let sites = written.iter().map(|(number, raw)| (*number, self.policy(raw, now, complaints)));
+        Table { default: own, sites: sites.collect(), files }
     }
 
     fn policy(&mut self, raw: &Raw, now: SystemTime, complaints: &mut Complaints) -> Arc<Policy> {
@@ -163,13 +176,22 @@ impl Table {
         let required =
             wishes.filter(|(_, raw)| raw.as_ref().and_then(|raw| raw.wish()) == Some(Wish::Require));
         let unmet = || Arc::new(Policy { wish: Wish::Require, id: Id::default(), verifier: None });
-        Self { default: Policy::off(), sites: required.map(|(number, _)| (number, unmet())).collect() }
+        Self {
+            default: Policy::off(),
+            sites: required.map(|(number, _)| (number, unmet())).collect(),
+            files: Vec::new(),
+        }
     }
 
     /// What the site with this number asks of clients here; without a site, what the listener does.
     #[must_use]
     pub fn of(&self, site: Option<usize>) -> &Arc<Policy> {
         site.and_then(|site| self.sites.get(&site)).unwrap_or(&self.default)
+    }
+
+    /// The files of authorities and of revoked certificates.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        self.files.iter()
     }
 
     /// What the policies are made of: a configuration with other files is another one.

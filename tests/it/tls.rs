@@ -275,9 +275,8 @@ fn a_reload_that_asks_for_more_is_not_undone_by_sessions_and_connections_from_be
     let mut wire = Wire::tls_as(site.https_port(), HOST, &configs[0]);
     assert!(wire.resumed(), "under what holds now");
     assert_eq!(ask(&mut wire, HOST), Some(200));
-    // A list that is out of date knows nothing of those who were revoked since.
+    // A list that is out of date knows nothing of those who were revoked since. The new file is noticed without a signal.
     authority.revoke(&list, &[], 2021);
-    site.signal("HUP");
     assert!(within(PATIENCE, || status(&site, &anna.config(), HOST, HOST).is_none().then_some(())).is_some());
     assert!(site.stderr().contains("was to be replaced on"), "{}", site.stderr());
 }
