@@ -11,12 +11,14 @@ pub mod file;
 mod keeper;
 pub mod line;
 pub mod settings;
+pub mod shelf;
 mod status;
 pub mod store;
 pub mod valkey;
 
 pub use self::keeper::Keeper;
 pub use self::settings::{Place, Policy};
+pub use self::shelf::Shelf;
 pub use self::status::Status;
 pub use self::store::Store;
 

@@ -100,7 +100,7 @@ impl Store {
 }
 
 /// Runs what blocks on a thread that may.
-async fn elsewhere<T: Send + 'static>(
+pub(super) async fn elsewhere<T: Send + 'static>(
     act: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
     let done = tokio::task::spawn_blocking(act).await;

@@ -374,7 +374,7 @@ fn hear(push: PushInfo) -> Option<Told> {
     }
 }
 
-fn client(settings: &settings::Valkey) -> Result<Client, Failure> {
+pub(super) fn client(settings: &settings::Valkey) -> Result<Client, Failure> {
     let host = settings.host.to_string();
     let address = if settings.tls {
         ConnectionAddr::TcpTls { host, port: settings.port, insecure: false, tls_params: None }
@@ -410,7 +410,7 @@ fn is_refusal(error: &RedisError) -> bool {
 
 /// What went wrong, in a sentence. Servers do not repeat passwords.
 #[expect(clippy::needless_pass_by_value, reason = "it stands behind map_err")]
-fn failed(error: RedisError) -> Failure {
+pub(super) fn failed(error: RedisError) -> Failure {
     let text = match error.kind() {
         ErrorKind::AuthenticationFailed => format!("it refuses the user or the password ({error})"),
         _ if error.is_timeout() => "it does not answer".to_owned(),
