@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::acme;
 use crate::admin;
 use crate::bans;
 use crate::client;
@@ -68,6 +69,8 @@ pub struct Generation {
     pub health: health::Policy,
     /// Where bans are kept.
     pub state: state::Policy,
+    /// Where certificates come from by themselves; none if they do not.
+    pub acme: Option<Arc<acme::Policy>>,
     /// How a stop goes.
     pub shutdown: Shutdown,
 }
@@ -92,10 +95,11 @@ impl Listener {
 }
 
 impl Generation {
-    /// Every certificate that is served, each once.
+    /// Every certificate that was loaded or made and is served, each once. What stands in until a CA gives one is none.
     #[must_use]
     pub fn certificates(&self) -> Vec<Arc<Certificate>> {
-        let stores = self.listeners.iter().filter_map(|listener| listener.store.as_ref());
+        let own = self.listeners.iter().filter(|listener| !listener.settings.is_by_acme());
+        let stores = own.filter_map(|listener| listener.store.as_ref());
         let mut all: Vec<_> = stores.flat_map(|store| store.certificates()).cloned().collect();
         let mut known = HashSet::new();
         all.retain(|certificate| known.insert(certificate.facts.fingerprint.clone()));

@@ -19,6 +19,7 @@
 //! head · fields · body · reply      the forms in which messages are passed
 //! ```
 
+pub mod acme;
 pub mod admin;
 pub mod bans;
 pub mod body;

@@ -161,6 +161,11 @@ async fn serve<'g, 'r>(
     record: &mut Record,
 ) -> Result<Reply, Refusal> {
     worker.suspect(generation, peer, &head);
+    // A CA comes by plain HTTP, to any name, before there is anything to redirect to.
+    if let Some(reply) = worker.challenge(&head) {
+        framing::check(&generation.framing, &head)?;
+        return Ok(reply);
+    }
     match decide(generation, &worker.memory(record), peer, head, found, record)? {
         Decision::Redirect(reply) => Ok(reply),
         Decision::Forward(errand) => {

@@ -15,6 +15,7 @@ use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use http::HeaderName;
 
+use crate::acme::{self, Book, Steward};
 use crate::admin::{self, Desk, Readiness};
 use crate::bans::{Barred, Ledger, Memory, Meters, Tarpit};
 use crate::client::balancer::{self, Suspicion};
@@ -42,6 +43,7 @@ use crate::observe::{Arrival, Observe, Record, Seen, Tls};
 use crate::pipeline;
 use crate::pressure;
 use crate::refusal::{Reason, Refusal};
+use crate::reply::Reply;
 use crate::rlimit;
 use crate::runtime::{self, Control};
 use crate::service::Heartbeats;
@@ -92,6 +94,8 @@ pub struct House {
     pub wanted: control::Wanted,
     /// When each worker last came round.
     pub hearts: Heartbeats,
+    /// Certificates that came by ACME, and what a CA may ask for.
+    pub book: Arc<Book>,
     tls: tls::Policy,
     /// What holds for new connections, listener by listener.
     terms: Vec<Arc<ArcSwap<Terms>>>,
@@ -156,8 +160,9 @@ pub fn run(
     generation.register(&observe);
     let generation = Arc::new(generation);
     let ledger = Arc::new(Ledger::new(generation.bans.bounds));
+    let book = Arc::new(Book::default());
     let house = Arc::new(House {
-        terms: terms(&tls, &generation, &ledger).map_err(StartError::Tls)?,
+        terms: terms(&tls, &generation, &ledger, &book).map_err(StartError::Tls)?,
         live: Live::new(Arc::clone(&generation)),
         ledger,
         tally: Arc::new(Tally::new(clock::now())),
@@ -174,11 +179,13 @@ pub fn run(
         warned: Mutex::default(),
         observe,
         diagnostics,
+        book,
         tls,
     });
     house.announce(&generation);
     show_door(&house);
     show_state(&house);
+    show_acme(&house);
     let mut keeper =
         Keeper::new(Arc::clone(&house.ledger), generation.state.clone(), Arc::clone(&house.state));
     // From here on only one of the two has the state open.
@@ -186,6 +193,8 @@ pub fn run(
     // Before the first request: who was banned is banned still.
     control.run(keeper.begin());
     let by_worker = deal(sockets, workers);
+    let mut steward = Steward::new(Arc::clone(&house.book));
+    control.run(steward.begin(generation.acme.clone()));
     let inside = Arc::clone(&house);
     let running = runtime::start(workers, move |index| {
         let sockets = by_worker.get(index).map(take).unwrap_or_default();
@@ -207,11 +216,15 @@ pub fn run(
     control.run(async {
         let watching = tokio::spawn(watching);
         let telling = tokio::spawn(telling);
+        let (asked, told) = (Arc::clone(&house), Arc::clone(&house));
+        let caring = steward.run(move || asked.live.load().acme.clone(), move || told.show_certificates());
+        let caring = tokio::spawn(caring);
         let mut watch = house.drain.watch();
         let keeping = tokio::spawn(keeper.run(async move { watch.reached(Phase::Killed).await }));
         serving.await;
         watching.abort();
         telling.abort();
+        caring.abort();
         let _ = keeping.await;
     });
     control.end();
@@ -388,6 +401,27 @@ fn show_state(house: &Arc<House>) {
     show("state_changes_lost", help, Kind::Counter, "", Box::new(lost));
 }
 
+/// Shows on the metrics page what becomes of certificates from a CA.
+fn show_acme(house: &Arc<House>) {
+    let show = |name, help, kind, label, read: Box<dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync>| {
+        house.observe.show(Outside { name, help, kind, label, read });
+    };
+    let book = Arc::clone(&house.book);
+    let waiting = move || {
+        let [waiting, ..] = book.counts();
+        vec![("", waiting)]
+    };
+    let help = "Names that wait for their certificate by ACME, and are served with a self-signed one";
+    show("acme_waiting", help, Kind::Gauge, "", Box::new(waiting));
+    let book = Arc::clone(&house.book);
+    let orders = move || {
+        let [_, issued, failed] = book.counts();
+        vec![("issued", issued), ("failed", failed)]
+    };
+    let help = "Certificates that came by ACME, and rounds of orders in which no CA gave one";
+    show("acme_orders", help, Kind::Counter, "result", Box::new(orders));
+}
+
 /// The sockets of each listener, worker by worker: those that are open already, or new ones.
 fn bind(
     generation: &Generation,
@@ -456,23 +490,31 @@ fn terms(
     tls: &tls::Policy,
     generation: &Arc<Generation>,
     ledger: &Arc<Ledger>,
+    book: &Arc<Book>,
 ) -> Result<Vec<Arc<ArcSwap<Terms>>>, rustls::Error> {
-    let terms = |listener| Ok(Arc::new(ArcSwap::from_pointee(terms_of(tls, generation, ledger, listener)?)));
-    generation.listeners.iter().map(terms).collect()
+    let terms = |(number, listener)| {
+        Ok(Arc::new(ArcSwap::from_pointee(terms_of(tls, generation, (ledger, book), number, listener)?)))
+    };
+    generation.listeners.iter().enumerate().map(terms).collect()
 }
 
 /// What applies to new connections of one listener.
 fn terms_of(
     tls: &tls::Policy,
     generation: &Arc<Generation>,
-    ledger: &Arc<Ledger>,
+    (ledger, book): (&Arc<Ledger>, &Arc<Book>),
+    number: usize,
     listener: &Listener,
 ) -> Result<Terms, rustls::Error> {
     let tls = match (&listener.store, &listener.settings.service) {
         (Some(store), Service::Https(https)) => {
-            Some(Arc::new(Offer::new(&listener.clients, &generation.hosts, |clients| {
-                let store: Arc<Store> = Arc::clone(store);
-                tls.server_config(store, &https.profile, clients)
+            let by_acme = acme::resolver(generation, number, book, store);
+            Some(Arc::new(Offer::new(&listener.clients, &generation.hosts, |clients| match &by_acme {
+                Some(resolver) => {
+                    let config = tls.server_config(Arc::clone(resolver), &https.profile, clients)?;
+                    Ok(acme::answering(config))
+                }
+                None => tls.server_config(Arc::<Store>::clone(store), &https.profile, clients),
             })?))
         }
         _ => None,
@@ -529,10 +571,9 @@ impl House {
         }
         generation.register(&self.observe);
         let generation = Arc::new(generation);
-        let fresh = generation
-            .listeners
-            .iter()
-            .map(|listener| terms_of(&self.tls, &generation, &self.ledger, listener));
+        let fresh = generation.listeners.iter().enumerate().map(|(number, listener)| {
+            terms_of(&self.tls, &generation, (&self.ledger, &self.book), number, listener)
+        });
         let fresh: Vec<Terms> = fresh.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
         // The last step that can fail: from here on everything is swapped.
         self.observe.apply(&generation.log).map_err(|error| log_failed(&generation, &error))?;
@@ -550,16 +591,35 @@ impl House {
     fn announce(&self, generation: &Generation) {
         self.observe.generation(&generation.id, clock::wall());
         self.ledger.learn(generation.sites.iter().map(|site| &*site.name));
-        let certificates = generation.certificates();
-        self.observe.certificates(certificates.iter().map(|certificate| {
-            let name = certificate.facts.names.first().map_or("unnamed", |name| &**name);
-            (name, certificate.facts.not_after)
-        }));
+        self.show_certificates_of(generation);
         tracing::info!(generation = %generation.id, sites = generation.sites.len(), "configuration in force");
     }
 }
 
+impl House {
+    /// Shows when the certificates in use end.
+    pub fn show_certificates(&self) {
+        self.show_certificates_of(&self.live.load());
+    }
+
+    fn show_certificates_of(&self, generation: &Generation) {
+        let (loaded, came) = (generation.certificates(), self.book.all());
+        let loaded = loaded.iter().map(|certificate| {
+            let name = certificate.facts.names.first().map_or("unnamed", |name| &**name);
+            (name, certificate.facts.not_after)
+        });
+        let came = came.iter().map(|(name, certificate)| (&**name, certificate.facts.not_after));
+        self.observe.certificates(loaded.chain(came));
+    }
+}
+
 impl Worker {
+    /// The answer to a challenge of ACME, if this asks for one.
+    #[must_use]
+    pub fn challenge(&self, head: &Head<'_>) -> Option<Reply> {
+        self.house.book.answer(head)
+    }
+
     /// A place for a request of `client` among those that are under way.
     ///
     /// # Errors

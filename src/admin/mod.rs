@@ -26,7 +26,7 @@ mod answer;
 pub mod bans;
 pub mod settings;
 pub mod socket;
-mod stream;
+pub(crate) mod stream;
 
 /// Connections at once; the next ones wait in the kernel's queue.
 const CONNECTIONS: usize = 32;

@@ -12,7 +12,7 @@ const PIECE: usize = 4 << 10;
 
 /// A TCP connection or one over a unix socket.
 #[derive(Debug)]
-pub(super) struct Stream<S>(pub(super) S);
+pub(crate) struct Stream<S>(pub(crate) S);
 
 impl<S: AsyncRead + Unpin> Read for Stream<S> {
     fn poll_read(

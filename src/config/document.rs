@@ -15,6 +15,7 @@ use super::section::{Placed, Reading, Section, Text};
 use super::served;
 use super::site;
 use super::units::Size;
+use crate::acme;
 use crate::admin;
 use crate::bans;
 use crate::client;
@@ -26,7 +27,7 @@ use crate::guard::install_tool::Entrance;
 use crate::guard::{framing, pace};
 use crate::health;
 use crate::listen;
-use crate::listen::settings::{Certificates, Https, Service, UnknownSni};
+use crate::listen::settings::{Certificates, Https, Maker, Service, UnknownSni};
 use crate::observe;
 use crate::runtime::worker_count;
 use crate::site::Site;
@@ -96,6 +97,7 @@ struct Raw {
     admin: admin::settings::Raw,
     health: health::Raw,
     state: state::settings::Raw,
+    acme: acme::settings::Raw,
     shutdown: Shutdown,
     unknown_host: host::Raw,
     layer: Layer,
@@ -128,6 +130,7 @@ impl Raw {
                 .unwrap_or_default(),
             health: health::Raw::read(root, reading),
             state: state::settings::Raw::read(root, reading),
+            acme: acme::settings::Raw::read(root, reading),
             shutdown: read_shutdown(root, reading),
             unknown_host: host::Raw::read(root, reading),
             layer: Layer::read(root, reading),
@@ -154,6 +157,9 @@ impl Raw {
         let clients: Vec<_> = self.sites.iter_mut().map(|site| site.clients.take()).collect();
         let listeners = listeners(self.listeners, &patterns, &clients, reading);
         check_balancer(&listeners, &self.client, &mut reading.complaints);
+        let state = self.state.compile(&mut reading.complaints);
+        let wanted = acme_names(&listeners, &patterns, self.acme.is_written(), &mut reading.complaints);
+        let acme = self.acme.compile(wanted, &state, &mut reading.complaints);
         let ports: Vec<_> = listeners.iter().map(Listener::port).collect();
         let workers = worker_count(self.limits.workers);
         self.layer.check_paths(&mut reading.complaints);
@@ -195,7 +201,8 @@ impl Raw {
             log,
             admin,
             health: self.health.compile(&mut reading.complaints),
-            state: self.state.compile(&mut reading.complaints),
+            state,
+            acme,
             shutdown: self.shutdown,
         })
     }
@@ -343,6 +350,12 @@ fn store(
         Certificates::Made(maker) => {
             certificates.extend(development::certificate(*maker, place, hosts, reading));
         }
+        Certificates::Acme(names) => {
+            // What serves until a certificate has come.
+            let names = names.as_deref().unwrap_or(hosts);
+            let names = names.get(..names.len().min(STAND_IN_NAMES)).unwrap_or_default();
+            certificates.extend(development::certificate(Maker::ThrowAway, place, names, reading));
+        }
     }
     if certificates.is_empty() {
         return None;
@@ -355,6 +368,29 @@ fn store(
     let place = default.map_or(place, |name| &name.place);
     let default = default.map(|name| name.value.as_str());
     Store::new(&certificates, default, unknown, Some(place), &mut reading.complaints)
+}
+
+/// More names do not stand in a self-signed certificate.
+const STAND_IN_NAMES: usize = 100;
+
+/// The names that each listener wants certificates for by ACME.
+fn acme_names(
+    listeners: &[Listener],
+    hosts: &[Placed<HostPattern>],
+    is_written: bool,
+    complaints: &mut Complaints,
+) -> Vec<Option<Vec<Placed<HostPattern>>>> {
+    let wanted = |listener: &Listener| {
+        let Service::Https(https) = &listener.settings.service else { return None };
+        let Certificates::Acme(names) = &https.certificates else { return None };
+        if !is_written {
+            let hint = "write `[acme]` with `agree_to_terms = true` and, if you like, an `email`";
+            let message = "`certificates = \"acme\"` needs a table `[acme]`";
+            complaints.error(Some(&listener.settings.place), message, Some(hint.to_owned()));
+        }
+        Some(names.clone().unwrap_or_else(|| hosts.to_vec()))
+    };
+    listeners.iter().map(wanted).collect()
 }
 
 /// A listener that others than this machine reach without TLS stands behind something that ends it. Unless it is said

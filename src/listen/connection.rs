@@ -153,6 +153,9 @@ where
         }
     };
     door.tally.event(Event::Handshake);
+    if facts.alpn == Alpn::Acme {
+        return;
+    }
     let is_http2 = facts.alpn == Alpn::Http2;
     let tls = TlsFacts {
         sni: facts.sni,

@@ -10,6 +10,7 @@ use crate::client::networks::{self, Networks};
 use crate::config::complaint::{Complaints, Place};
 use crate::config::section::{Fault, FromText, Item, Placed, Reading, Section, Text};
 use crate::config::units::choice;
+use crate::guard::host::HostPattern;
 use crate::tls::clients;
 use crate::tls::profile::{self, Profile};
 use crate::tls::watch::Watched;
@@ -21,6 +22,7 @@ pub struct Raw {
     url: Option<Placed<Text<Url>>>,
     certificates: Certificates,
     certificates_place: Option<Place>,
+    acme_names: Option<Placed<Vec<Placed<Text<HostPattern>>>>>,
     unknown_sni: Option<Placed<Text<UnknownSni>>>,
     default_certificate: Option<Placed<String>>,
     plain: Option<Placed<Text<Plain>>>,
@@ -82,6 +84,8 @@ pub enum Certificates {
     Folder(Placed<PathBuf>),
     /// One is made on the spot for the hosts of all sites, and made again before it ends.
     Made(Maker),
+    /// They come from a CA by ACME, for these names, or for the hosts of all sites.
+    Acme(Option<Vec<Placed<HostPattern>>>),
 }
 
 /// Who makes a certificate on the spot.
@@ -149,6 +153,12 @@ impl Policy {
         all.into_iter()
     }
 
+    /// Whether its certificates come from a CA by ACME.
+    #[must_use]
+    pub fn is_by_acme(&self) -> bool {
+        matches!(&self.service, Service::Https(https) if matches!(https.certificates, Certificates::Acme(_)))
+    }
+
     /// Whether the certificate is made on the spot, and has to be made again before it ends.
     #[must_use]
     pub fn makes_its_certificate(&self) -> bool {
@@ -168,9 +178,24 @@ impl FromText for UnknownSni {
     }
 }
 
-impl FromText for Maker {
+/// What may stand where certificates are named.
+#[derive(Clone, Copy)]
+enum Word {
+    Acme,
+    Made(Maker),
+}
+
+impl FromText for Word {
     fn from_text(text: &str) -> Result<Self, Fault> {
-        choice(text, &[("development", Self::Development), ("throw-away", Self::ThrowAway)])
+        let made = |maker| Self::Made(maker);
+        choice(
+            text,
+            &[
+                ("acme", Self::Acme),
+                ("development", made(Maker::Development)),
+                ("throw-away", made(Maker::ThrowAway)),
+            ],
+        )
     }
 }
 
@@ -267,6 +292,7 @@ impl Raw {
             url: section.get(reading, "url"),
             certificates: Certificates::read(certificates.as_ref(), reading),
             certificates_place,
+            acme_names: section.get(reading, "acme_names"),
             unknown_sni: section.get(reading, "unknown_sni"),
             default_certificate: section.get(reading, "default_certificate"),
             plain: section.get(reading, "plain"),
@@ -364,11 +390,27 @@ impl Raw {
                 ),
             );
         }
+        let names = self.acme_names.map(|names| (names.place, names.value));
+        let mut certificates = self.certificates;
+        match (&mut certificates, names) {
+            (Certificates::Acme(own), Some((place, names))) => {
+                if names.is_empty() {
+                    let hint =
+                        "name hosts, or leave it out: then the hosts of all sites are meant".to_owned();
+                    complaints.error(Some(&place), "`acme_names` names none", Some(hint));
+                }
+                *own = Some(names.into_iter().map(|name| name.map(|name| name.0)).collect());
+            }
+            (_, Some((place, _))) => {
+                misplaced(Some(&place), "acme_names", "write `certificates = \"acme\"` too", complaints);
+            }
+            (_, None) => {}
+        }
         let only_http = "it is for http listeners: https ones always serve";
         misplaced(self.plain.as_ref().map(|p| &p.place), "plain", only_http, complaints);
         misplaced(self.https_port.as_ref().map(|p| &p.place), "https_port", only_http, complaints);
         Service::Https(Box::new(Https {
-            certificates: self.certificates,
+            certificates,
             unknown_sni: self.unknown_sni.map_or_else(UnknownSni::default, |p| p.value.0),
             default_certificate: self.default_certificate,
             profile: self.tls.compile(complaints),
@@ -379,6 +421,7 @@ impl Raw {
     fn http(self, first_https: Option<u16>, complaints: &mut Complaints) -> Service {
         let only_https = "write `url = \"https://…\"` if this listener is to speak TLS";
         misplaced(self.certificates_place.as_ref(), "certificates", only_https, complaints);
+        misplaced(self.acme_names.as_ref().map(|p| &p.place), "acme_names", only_https, complaints);
         misplaced(self.unknown_sni.as_ref().map(|p| &p.place), "unknown_sni", only_https, complaints);
         let default = self.default_certificate.as_ref().map(|p| &p.place);
         misplaced(default, "default_certificate", only_https, complaints);
@@ -438,7 +481,10 @@ impl Certificates {
             return folder;
         }
         if item.is_text() {
-            return item.read::<Text<Maker>>(reading).map_or(none, |maker| Self::Made(maker.value.0));
+            return item.read::<Text<Word>>(reading).map_or(none, |word| match word.value.0 {
+                Word::Acme => Self::Acme(None),
+                Word::Made(maker) => Self::Made(maker),
+            });
         }
         let pairs = item.elements().into_iter();
         Self::Files(

@@ -235,15 +235,15 @@ impl Shelf {
             return Err(Failure("there is no Valkey to ask".to_owned()));
         };
         let mut kept = connection.lock().await;
-        let usable = match kept.take() {
-            Some(usable) => usable,
-            None => {
-                let config = AsyncConnectionConfig::new()
-                    .set_connection_timeout(Some(PATIENCE))
-                    .set_response_timeout(Some(PATIENCE));
-                let client = valkey::client(settings)?;
-                client.get_multiplexed_async_connection_with_config(&config).await.map_err(valkey::failed)?
-            }
+        let usable = if let Some(usable) = kept.take() {
+            usable
+        } else {
+            let config = AsyncConnectionConfig::new()
+                .set_connection_timeout(Some(PATIENCE))
+                .set_response_timeout(Some(PATIENCE));
+            let client = valkey::client(settings)?;
+            let connected = client.get_multiplexed_async_connection_with_config(&config).await;
+            connected.map_err(valkey::failed)?
         };
         let answer = question(usable.clone()).await.map_err(valkey::failed)?;
         *kept = Some(usable);

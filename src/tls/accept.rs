@@ -52,6 +52,8 @@ pub enum Alpn {
     Http1,
     /// `h2`.
     Http2,
+    /// `acme-tls/1`: a CA has seen what it wanted to see (RFC 8737), and nothing is said.
+    Acme,
 }
 
 /// Why a handshake failed.
@@ -240,7 +242,11 @@ fn facts(
             _ => "TLSv1.2",
         },
         cipher: tls.negotiated_cipher_suite().map_or("", |suite| policy::suite_name(suite.suite())),
-        alpn: if tls.alpn_protocol() == Some(b"h2") { Alpn::Http2 } else { Alpn::Http1 },
+        alpn: match tls.alpn_protocol() {
+            Some(b"h2") => Alpn::Http2,
+            Some(b"acme-tls/1") => Alpn::Acme,
+            _ => Alpn::Http1,
+        },
         sni: seen.get().and_then(|seen| seen.name.clone()),
         resumed: tls.handshake_kind() == Some(HandshakeKind::Resumed),
         clients,

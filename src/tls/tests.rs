@@ -138,6 +138,7 @@ async fn serve(io: TlsStream, alpn: Alpn) {
         Alpn::Http1 => {
             let _ = http1::Builder::new().serve_connection(io, service_fn(answer)).await;
         }
+        Alpn::Acme => {}
         Alpn::Http2 => {
             let (io, flusher) = lazy(io);
             let mut connection = pin!(http2::Builder::new(Spawn).serve_connection(io, service_fn(answer)));

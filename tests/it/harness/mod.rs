@@ -16,6 +16,7 @@ pub(crate) mod log;
 pub(crate) mod names;
 pub(crate) mod nginx;
 pub(crate) mod outside;
+pub(crate) mod pebble;
 pub(crate) mod ports;
 pub(crate) mod proxy;
 pub(crate) mod raw_origin;

@@ -37,6 +37,8 @@ pub(crate) struct Builder {
     variables: Vec<(String, String)>,
     open_files: Option<u32>,
     address_space: Option<u64>,
+    certificates: Option<String>,
+    ports: Option<(Port, Port)>,
 }
 
 /// Where a site's requests go.
@@ -148,11 +150,24 @@ impl Builder {
         self
     }
 
+    /// With this in place of certificates of the tests' authority.
+    pub(crate) fn certificates(mut self, value: &str) -> Self {
+        self.certificates = Some(value.to_owned());
+        self
+    }
+
+    /// With these ports, for https and http.
+    pub(crate) fn ports(mut self, https: Port, http: Port) -> Self {
+        self.ports = Some((https, http));
+        self
+    }
+
     /// Starts it and waits until it listens.
     #[track_caller]
-    pub(crate) fn start(self) -> Ravelin {
+    pub(crate) fn start(mut self) -> Ravelin {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let (https, http, admin) = (Port::reserve(), Port::reserve(), Port::reserve());
+        let (https, http) = self.ports.take().unwrap_or_else(|| (Port::reserve(), Port::reserve()));
+        let admin = Port::reserve();
         let authority = dir.path().join("authority.pem");
         std::fs::write(&authority, certs::authority_pem()).expect("the authority is written");
         let mut pairs = String::new();
@@ -162,10 +177,11 @@ impl Builder {
             let _ = writeln!(pairs, "  {{ chain = \"{chain}\", key = \"{key}\" }},");
         }
         let text = format!(
-            "{}\n[[listen]]\nurl = \"https://127.0.0.1:{}\"\ncertificates = [\n{pairs}]\n{}\n\
+            "{}\n[[listen]]\nurl = \"https://127.0.0.1:{}\"\ncertificates = {}\n{}\n\
              [[listen]]\nurl = \"http://127.0.0.1:{}\"\n{}\n[admin]\nlisten = [\"127.0.0.1:{}\"{}]\n\n{}{}",
             self.keys,
             https.number(),
+            self.certificates.clone().unwrap_or_else(|| format!("[\n{pairs}]")),
             self.https,
             http.number(),
             self.http,

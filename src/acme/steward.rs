@@ -1,0 +1,417 @@
+//! The task that looks after all certificates of ACME: brings back what is kept, orders what is missing or due, and follows
+//! what other replicas do. It runs on the control thread; nothing that serves waits for it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant, SystemTime};
+
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use tokio::time::{sleep, timeout};
+
+use super::book::{Book, Challenge as Open};
+use super::due;
+use super::order::{self, CHALLENGE, LOOK, Order, Refused};
+use super::settings::{Issuer, Policy};
+use crate::clock;
+use crate::tls::{Certificate, CertificateFacts};
+
+/// How long the first request may be kept waiting for certificates that are kept already.
+const AT_START: Duration = Duration::from_secs(3);
+/// How long all CAs together may take for one name. Then the right to order is given back.
+const AN_ORDER: Duration = Duration::from_mins(14);
+/// For how long the right to order is taken.
+const HELD: Duration = Duration::from_mins(15);
+/// How long to wait when another replica orders, or the storage cannot be asked.
+const BUSY: Duration = Duration::from_secs(2);
+/// A CA may be asked for its suggestion this often, whatever it says.
+const ASKED: (Duration, Duration) = (Duration::from_hours(1), Duration::from_hours(24));
+/// A certificate that is due on arrival is a clock that is wrong: no other one is ordered for this long.
+const PUZZLED: Duration = Duration::from_hours(6);
+/// What changes whenever a certificate is put into the storage.
+const CHANGED: &str = "changed";
+/// Stands before the key in what is kept; PEM allows text there.
+const FROM: &str = "Directory: ";
+
+/// Looks after one process's certificates.
+pub struct Steward {
+    book: Arc<Book>,
+    policy: Option<Arc<Policy>>,
+    names: HashMap<Box<str>, State>,
+    /// What the storage said last time.
+    changed: Option<Vec<u8>>,
+    complained: bool,
+}
+
+/// What is known about one name.
+#[derive(Debug, Default)]
+struct State {
+    failures: u32,
+    rest_until: Option<Instant>,
+    /// Where the certificate came from.
+    directory: Option<String>,
+    /// When its CA suggests to renew it, and when to ask again.
+    suggested: Option<SystemTime>,
+    ask_again: Option<Instant>,
+}
+
+impl Steward {
+    /// One that has not begun.
+    #[must_use]
+    pub fn new(book: Arc<Book>) -> Self {
+        Self { book, policy: None, names: HashMap::new(), changed: None, complained: false }
+    }
+
+    /// Brings back what is kept, before the first handshake; gives up after a moment, and goes on trying.
+    pub async fn begin(&mut self, policy: Option<Arc<Policy>>) {
+        if timeout(AT_START, self.adopt(policy)).await.is_err() {
+            tracing::warn!(
+                "the storage of ACME does not answer; self-signed certificates serve until it does"
+            );
+        }
+    }
+
+    /// Works for ever. `policy` is what is in force; `landed` is told when a certificate has come.
+    pub async fn run(mut self, policy: impl Fn() -> Option<Arc<Policy>>, landed: impl Fn()) {
+        loop {
+            let now = policy();
+            let same = match (&now, &self.policy) {
+                (Some(now), Some(known)) => Arc::ptr_eq(now, known),
+                (None, None) => true,
+                _ => false,
+            };
+            if !same {
+                self.adopt(now).await;
+                landed();
+            }
+            let Some(policy) = self.policy.clone() else {
+                sleep(LOOK).await;
+                continue;
+            };
+            if self.follow(&policy).await {
+                landed();
+            }
+            match self.next_due(&policy) {
+                Some(name) => {
+                    if self.attempt(&policy, &name).await {
+                        landed();
+                    }
+                }
+                None => self.ask_for_suggestion(&policy).await,
+            }
+            self.count(&policy);
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Another configuration is in force.
+    async fn adopt(&mut self, policy: Option<Arc<Policy>>) {
+        self.policy.clone_from(&policy);
+        let Some(policy) = policy else {
+            self.book.retain(|_| false);
+            self.names.clear();
+            return;
+        };
+        self.names.retain(|name, _| policy.names.contains(name));
+        for name in &policy.names {
+            // Another configuration may be what was missing.
+            let state = self.names.entry(name.clone()).or_default();
+            state.rest_until = None;
+        }
+        self.book.retain(|name| policy.names.iter().any(|own| **own == *name));
+        self.bring_back(&policy).await;
+        self.count(&policy);
+        for name in policy.names.iter().filter(|name| self.book.exactly(name).is_none()) {
+            tracing::warn!(name = %name, "no certificate yet: a self-signed one serves, which no browser trusts, until one comes");
+        }
+    }
+
+    fn count(&self, policy: &Policy) {
+        let missing = policy.names.iter().filter(|name| self.book.exactly(name).is_none()).count();
+        self.book.waiting.store(missing as u64, Relaxed);
+    }
+
+    /// Takes over everything that is kept and wanted.
+    async fn bring_back(&mut self, policy: &Policy) {
+        for name in &policy.names {
+            match policy.storage.get(&key_of(name)).await {
+                Ok(Some(kept)) => self.take_over(name, &kept),
+                Ok(None) => {}
+                Err(why) => return self.complain(&why),
+            }
+        }
+        self.complained = false;
+    }
+
+    /// Says once that the storage is gone.
+    fn complain(&mut self, why: &str) {
+        if !self.complained {
+            tracing::warn!(why, "the storage of ACME cannot be used");
+        }
+        self.complained = true;
+    }
+
+    fn take_over(&mut self, name: &str, kept: &[u8]) {
+        match read(kept, &key_of(name)) {
+            Ok(certificate) => {
+                let state = self.names.entry(name.into()).or_default();
+                state.directory = directory(kept);
+                let same = self.book.exactly(name).is_some_and(|own| own.key.cert == certificate.key.cert);
+                if !same {
+                    state.suggested = None;
+                    state.ask_again = None;
+                    self.book.enter(name, Arc::new(certificate));
+                }
+            }
+            Err(why) => {
+                tracing::warn!(name, why, "what is kept for this name is not usable; another one is ordered");
+            }
+        }
+    }
+
+    /// Does what other replicas tell. Whether certificates came.
+    async fn follow(&mut self, policy: &Policy) -> bool {
+        match policy.storage.get(CHALLENGE).await {
+            Ok(Some(told)) => {
+                if let Ok(open) = serde_json::from_slice::<Open>(&told)
+                    && let Err(why) = self.book.open(&open)
+                {
+                    tracing::warn!(why, "the challenge of another replica cannot be answered here");
+                }
+            }
+            Ok(None) => self.book.close(),
+            Err(why) => {
+                self.complain(&why);
+                return false;
+            }
+        }
+        match policy.storage.get(CHANGED).await {
+            Ok(now) if now != self.changed => {
+                self.changed = now;
+                self.bring_back(policy).await;
+                true
+            }
+            Ok(_) => false,
+            Err(why) => {
+                self.complain(&why);
+                false
+            }
+        }
+    }
+
+    /// A name whose certificate is missing or due, and that is not left alone at the moment. Missing ones come first.
+    fn next_due(&self, policy: &Policy) -> Option<Box<str>> {
+        let (now, wall) = (clock::now(), clock::wall());
+        let rests = |name: &str| {
+            self.names.get(name).and_then(|state| state.rest_until).is_some_and(|until| now < until)
+        };
+        let awake = || policy.names.iter().filter(|name| !rests(name));
+        awake()
+            .find(|name| self.book.exactly(name).is_none())
+            .or_else(|| awake().find(|name| self.is_due(policy, name, wall)))
+            .cloned()
+    }
+
+    fn is_due(&self, policy: &Policy, name: &str, now: SystemTime) -> bool {
+        let Some(own) = self.book.exactly(name) else { return true };
+        let state = self.names.get(name);
+        let usual =
+            || due::renewal(own.facts.not_before, own.facts.not_after, policy.renew_after, due::draw(name));
+        state.and_then(|state| state.suggested).unwrap_or_else(usual) <= now
+    }
+
+    /// Orders a certificate for `name`, if no other replica does. Whether one came.
+    async fn attempt(&mut self, policy: &Policy, name: &str) -> bool {
+        let hold = match policy.storage.hold(HELD).await {
+            Ok(Some(hold)) => hold,
+            Ok(None) => {
+                self.rest(name, BUSY);
+                return false;
+            }
+            Err(why) => {
+                self.complain(&why);
+                self.rest(name, BUSY);
+                return false;
+            }
+        };
+        let in_time = timeout(AN_ORDER, self.with_the_right_to(policy, name)).await;
+        let came = in_time.unwrap_or_else(|_| {
+            self.book.close();
+            self.failed(name, false, "the CAs took too long");
+            false
+        });
+        policy.storage.release(hold).await;
+        came
+    }
+
+    async fn with_the_right_to(&mut self, policy: &Policy, name: &str) -> bool {
+        // Another replica may have been faster.
+        match policy.storage.get(&key_of(name)).await {
+            Ok(Some(kept)) => {
+                self.take_over(name, &kept);
+                if self.book.exactly(name).is_some() && !self.is_due(policy, name, clock::wall()) {
+                    self.names.entry(name.into()).or_default().failures = 0;
+                    return true;
+                }
+            }
+            Ok(None) => {}
+            Err(why) => {
+                self.complain(&why);
+                self.rest(name, BUSY);
+                return false;
+            }
+        }
+        let mut said = Vec::new();
+        let mut rate_limited = false;
+        for issuer in &policy.issuers {
+            match self.ask(policy, issuer, name).await {
+                Ok(kept) => {
+                    self.arrived(policy, name, &kept, issuer).await;
+                    return true;
+                }
+                Err(refused) => {
+                    tracing::warn!(name, issuer = %issuer.name, why = refused.why, "no certificate from this CA");
+                    rate_limited |= refused.rate_limited;
+                    said.push(issuer.name.clone());
+                }
+            }
+        }
+        self.failed(name, rate_limited, &format!("refused by {}", said.join(", ")));
+        false
+    }
+
+    /// One CA. After a failure it is asked in its staging directory first, where failures count less.
+    async fn ask(&self, policy: &Policy, issuer: &Issuer, name: &str) -> Result<String, Refused> {
+        let state = self.names.get(name);
+        let failures = state.map_or(0, |state| state.failures);
+        let own = self.book.exactly(name);
+        let same = state.and_then(|state| state.directory.as_deref()) == Some(issuer.directory.as_str());
+        let replaces = own.as_ref().filter(|_| same).and_then(|own| own.key.cert.first());
+        let order =
+            |directory| Order { policy, book: &self.book, issuer, directory, name, failures, replaces: None };
+        if let Some(staging) = issuer.staging.as_deref().filter(|_| failures > 0) {
+            tracing::info!(name, issuer = %issuer.name, "tried in the staging directory first");
+            order(staging).place().await.map_err(|refused| Refused {
+                why: format!("its staging directory says: {}", refused.why),
+                rate_limited: refused.rate_limited,
+            })?;
+        }
+        let pem = Order { replaces, ..order(&issuer.directory) }.place().await?;
+        let kept = format!("{FROM}{}\n{pem}", issuer.directory);
+        // What cannot be served is not kept.
+        read(kept.as_bytes(), name).map_err(Refused::from)?;
+        Ok(kept)
+    }
+
+    async fn arrived(&mut self, policy: &Policy, name: &str, kept: &str, issuer: &Issuer) {
+        self.take_over(name, kept.as_bytes());
+        self.book.issued.fetch_add(1, Relaxed);
+        let mut told = policy.storage.put(&key_of(name), kept.as_bytes(), None).await;
+        if told.is_ok() {
+            let now = clock::millis().0.to_string().into_bytes();
+            told = policy.storage.put(CHANGED, &now, None).await;
+            self.changed = Some(now);
+        }
+        if let Err(why) = told {
+            self.complain(&why);
+            tracing::error!(
+                name,
+                why,
+                "the new certificate is served, but not kept: the next start orders another one"
+            );
+        }
+        let state = self.names.entry(name.into()).or_default();
+        state.failures = 0;
+        state.rest_until = None;
+        let Some(own) = self.book.exactly(name) else { return };
+        let until = crate::tls::x509::date(own.facts.not_after);
+        tracing::info!(name, issuer = %issuer.name, %until, "a certificate came");
+        if self.is_due(policy, name, clock::wall()) {
+            tracing::error!(
+                name, %until,
+                "this new certificate is to be renewed already: the clock of this machine is wrong, or that of the CA"
+            );
+            self.rest(name, PUZZLED);
+        }
+    }
+
+    fn failed(&mut self, name: &str, rate_limited: bool, why: &str) {
+        self.book.failed.fetch_add(1, Relaxed);
+        let state = self.names.entry(name.into()).or_default();
+        state.failures = state.failures.saturating_add(1);
+        let rest = due::rest(state.failures, rate_limited, due::draw(name));
+        let serves = match self.book.exactly(name) {
+            Some(own) if clock::wall() < own.facts.not_after => "the old certificate",
+            Some(_) => "an expired certificate",
+            None => "a self-signed certificate",
+        };
+        tracing::error!(name, why, serves, again_in = ?rest, "no new certificate");
+        self.rest(name, rest);
+    }
+
+    fn rest(&mut self, name: &str, rest: Duration) {
+        self.names.entry(name.into()).or_default().rest_until = clock::now().checked_add(rest);
+    }
+
+    /// Asks a CA when it wants one of its certificates renewed (RFC 9773), one name at a time.
+    async fn ask_for_suggestion(&mut self, policy: &Policy) {
+        let now = clock::now();
+        let to_ask = |name: &str| {
+            let state = self.names.get(name);
+            state.is_some_and(|state| state.directory.is_some() && state.ask_again.is_none_or(|at| at <= now))
+        };
+        let Some(name) = policy.names.iter().find(|name| to_ask(name)).cloned() else { return };
+        let asked = self.suggestion(policy, &name).await;
+        let Some(state) = self.names.get_mut(&name) else { return };
+        let again = match asked {
+            Ok((at, again)) => {
+                state.suggested = Some(at);
+                again.clamp(ASKED.0, ASKED.1)
+            }
+            Err(why) => {
+                tracing::debug!(name = %name, why, "the CA suggests no time to renew");
+                ASKED.1
+            }
+        };
+        state.ask_again = now.checked_add(again);
+    }
+
+    async fn suggestion(&self, policy: &Policy, name: &str) -> Result<(SystemTime, Duration), String> {
+        let directory = self.names.get(name).and_then(|state| state.directory.as_deref());
+        let issuer = policy.issuers.iter().find(|issuer| Some(issuer.directory.as_str()) == directory);
+        let (issuer, own) = issuer.zip(self.book.exactly(name)).ok_or("its CA is asked no more")?;
+        let account =
+            order::account(policy, issuer, &issuer.directory).await.map_err(|refused| refused.why)?;
+        let der = own.key.cert.first().ok_or("there is no certificate")?;
+        let (window, again) = order::renewal_info(&account, der).await?;
+        let life = (own.facts.not_before, own.facts.not_after);
+        Ok((due::suggested(window, life, due::draw(name)), again))
+    }
+}
+
+/// What the certificate of a name is kept as.
+fn key_of(name: &str) -> String {
+    format!("certificate-{}.pem", name.replace('*', "_"))
+}
+
+fn directory(kept: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(kept).ok()?;
+    text.lines().find_map(|line| line.strip_prefix(FROM)).map(str::to_owned)
+}
+
+/// Key and chain, ready to be served; the one belongs to the other.
+fn read(kept: &[u8], origin: &str) -> Result<Certificate, String> {
+    let said = |error: &dyn std::fmt::Display| error.to_string();
+    let key = PrivateKeyDer::from_pem_slice(kept).map_err(|error| said(&error))?;
+    let chain: Vec<CertificateDer<'static>> =
+        CertificateDer::pem_slice_iter(kept).collect::<Result<_, _>>().map_err(|error| said(&error))?;
+    let leaf = chain.first().ok_or("it holds no certificate")?;
+    let facts = CertificateFacts::read(leaf)?;
+    let key = any_supported_type(&key).map_err(|error| said(&error))?;
+    let key = CertifiedKey::new(chain, key);
+    key.keys_match().map_err(|error| said(&error))?;
+    Ok(Certificate { key: Arc::new(key), facts, origin: origin.into() })
+}

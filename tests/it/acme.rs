@@ -1,0 +1,278 @@
+//! Certificates that come by themselves, from a real ACME server: every challenge, renewal, fall-back, and replicas.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::harness::curl::{Ask, Over};
+use crate::harness::pebble::Pebble;
+use crate::harness::ports::Port;
+use crate::harness::proxy::Builder;
+use crate::harness::recorder::OK;
+use crate::harness::valkey::Valkey;
+use crate::harness::{HOST, Ravelin, Recorder, proxy, ravelin, run, within};
+
+/// How long anything may take on a busy machine.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A site that takes its certificate by ACME, with these keys in `[acme]` beside its consent.
+fn site(origin: &Recorder, ports: (Port, Port), keys: &str) -> Builder {
+    let table = format!("[acme]\nagree_to_terms = true\n{keys}\n");
+    proxy().site(HOST, origin).certificates("\"acme\"").ports(ports.0, ports.1).table(&table)
+}
+
+fn storage(folder: &Path) -> String {
+    format!("storage = \"{}\"", folder.join("acme").display())
+}
+
+fn issuers(pebble: &Pebble) -> String {
+    format!("issuers = [{{ {} }}]", pebble.issuer())
+}
+
+/// GET by a client that trusts this root alone; none if it does not trust what it sees.
+fn trusted(site: &Ravelin, host: &str, root: &Path) -> Option<u16> {
+    let port = site.https_port();
+    let ask = Ask::url(&format!("https://{host}:{port}/"), Over::H1);
+    let ask = ask.arg("--resolve").arg(&format!("{host}:{port}:127.0.0.1"));
+    let reply = ask.arg("--cacert").arg(root.to_str().unwrap()).try_send();
+    reply.ok().map(|reply| reply.status)
+}
+
+#[track_caller]
+fn serves(site: &Ravelin, host: &str, root: &Path) {
+    let status = within(PATIENCE, || trusted(site, host, root));
+    assert_eq!(status, Some(200), "no certificate for {host}:\n{}", site.stderr());
+}
+
+#[track_caller]
+fn says(site: &Ravelin, text: &str) {
+    let said = within(PATIENCE, || site.stderr().contains(text).then_some(()));
+    assert!(said.is_some(), "it should say {text:?}:\n{}", site.stderr());
+}
+
+#[test]
+fn a_certificate_comes_by_a_handshake_is_kept_and_serves_after_a_restart() {
+    let (origin, folder) = (Recorder::answering(OK), tempfile::tempdir().unwrap());
+    let (https, http) = (Port::reserve(), Port::reserve());
+    let mut pebble = Pebble::at(&https, &http);
+    let keys = format!("{}\n{}\nchallenges = [\"tls-alpn-01\"]", issuers(&pebble), storage(folder.path()));
+    // The CA is not there yet: a self-signed certificate serves, and says so.
+    let proxied = site(&origin, (https, http), &keys).start();
+    says(&proxied, "a self-signed one serves");
+    let port = proxied.https_port();
+    let ask = Ask::url(&format!("https://{HOST}:{port}/"), Over::H2);
+    ask.arg("--resolve").arg(&format!("{HOST}:{port}:127.0.0.1")).arg("--insecure").send().status(200);
+    assert!(proxied.admin("/metrics").text().contains("ravelin_acme_waiting 1"), "one name waits");
+    says(&proxied, "no new certificate");
+    pebble.run("", 5);
+    let root = pebble.root();
+    assert_eq!(trusted(&proxied, HOST, &root), None);
+    // A reload is a reason to try again at once.
+    proxied.signal("HUP");
+    serves(&proxied, HOST, &root);
+    let metrics = proxied.admin("/metrics").text();
+    assert!(
+        metrics.contains("ravelin_acme_waiting 0") && metrics.contains("result=\"issued\"} 1"),
+        "{metrics}"
+    );
+    let acme = folder.path().join("acme");
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&acme), 0o700);
+    let kept = acme.join(format!("certificate-{HOST}.pem"));
+    assert_eq!(mode(&kept), 0o600);
+    assert!(!acme.join("challenge.json").exists(), "nothing of the proof stays");
+    drop(proxied);
+    pebble.stop();
+    let again = site(&origin, (Port::reserve(), Port::reserve()), &keys).start();
+    assert_eq!(trusted(&again, HOST, &root), Some(200), "from the first handshake on:\n{}", again.stderr());
+}
+
+#[test]
+fn a_proof_over_http_passes_host_lists_and_redirects() {
+    let (origin, folder) = (Recorder::answering(OK), tempfile::tempdir().unwrap());
+    let (https, http) = (Port::reserve(), Port::reserve());
+    let pebble = Pebble::at(&https, &http).start("", 5);
+    let keys = format!(
+        "{}\n{}\nchallenges = [\"http-01\"]\nemail = \"admin@example.org\"",
+        issuers(&pebble),
+        storage(folder.path())
+    );
+    let names = "acme_names = [\"other.example.net\", \"127.0.0.1\"]";
+    let proxied = site(&origin, (https, http), &keys).https(names).start();
+    let root = pebble.root();
+    let port = proxied.https_port();
+    let by_address = || {
+        let ask = Ask::url(&format!("https://127.0.0.1:{port}/"), Over::H1).arg("--cacert");
+        ask.arg(root.to_str().unwrap()).try_send().ok().map(|reply| reply.status)
+    };
+    let status = within(PATIENCE, by_address);
+    assert!(status.is_some(), "an address has a certificate, too:\n{}", proxied.stderr());
+    let other = within(PATIENCE, || trusted(&proxied, "other.example.net", &root));
+    assert_eq!(other, Some(421), "a certificate is no site:\n{}", proxied.stderr());
+    let line = within(PATIENCE, || {
+        let log = proxied.stdout();
+        log.lines()
+            .find(|line| line.contains("acme-challenge") && line.contains("\"status\":200"))
+            .map(str::to_owned)
+    });
+    assert!(line.is_some(), "the proof is in the log:\n{}", proxied.stdout());
+    // A token that is not ours is the origin's business, like any other path.
+    proxied.get_plain("/.well-known/acme-challenge/unknown").status(301);
+}
+
+#[test]
+fn a_wildcard_comes_by_the_zone_from_a_ca_that_wants_an_account() {
+    const KEY: &str = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
+    let (origin, folder) = (Recorder::answering(OK), tempfile::tempdir().unwrap());
+    let (https, http) = (Port::reserve(), Port::reserve());
+    let eab = format!(
+        "\"externalAccountBindingRequired\": true, \"externalAccountMACKeys\": {{\"kid-1\": \"{KEY}\"}},"
+    );
+    let pebble = Pebble::at(&https, &http).start(&eab, 5);
+    // The first issuer is gone, the second refuses us without the key, the third one gives the certificate.
+    let keys = format!(
+        "issuers = [\"https://localhost:1/gone\", {{ {i} }}, {{ {i}, eab_key_id = \"kid-1\", eab_hmac_key = \"{KEY}\" }}]\n\
+         {}\nchallenges = [\"dns-01\"]\ndns_hook = [\"{}\"]",
+        storage(folder.path()),
+        pebble.hook().display(),
+        i = pebble.issuer(),
+    );
+    let proxied = site(&origin, (https, http), &keys).https("acme_names = [\"*.example.org\"]").start();
+    serves(&proxied, HOST, &pebble.root());
+    let said = proxied.stderr();
+    assert_eq!(said.matches("no certificate from this CA").count(), 2, "{said}");
+    let calls = pebble.hook_log();
+    assert_eq!(calls, "add _acme-challenge.example.org\nremove _acme-challenge.example.org\n");
+}
+
+#[test]
+fn a_certificate_is_renewed_by_a_fraction_of_its_lifetime() {
+    let (origin, folder) = (Recorder::answering(OK), tempfile::tempdir().unwrap());
+    let (https, http) = (Port::reserve(), Port::reserve());
+    let pebble = Pebble::at(&https, &http).start("\"certificateValidityPeriod\": 20,", 0);
+    let keys = format!("{}\n{}\nrenew_after = 20", issuers(&pebble), storage(folder.path()));
+    let proxied = site(&origin, (https, http), &keys).start();
+    let root = pebble.root();
+    serves(&proxied, HOST, &root);
+    let renewed = within(PATIENCE, || (pebble.issued() >= 2).then_some(()));
+    assert!(renewed.is_some(), "{}", proxied.stderr());
+    serves(&proxied, HOST, &root);
+    assert!(pebble.log().matches("POST /sign-me-up").count() == 1, "one account");
+}
+
+#[test]
+fn after_a_failure_the_staging_directory_is_asked_first() {
+    let (origin, folder) = (Recorder::answering(OK), tempfile::tempdir().unwrap());
+    let (https, http) = (Port::reserve(), Port::reserve());
+    let mut pebble = Pebble::at(&https, &http);
+    let keys = format!(
+        "issuers = [{{ {}, staging = \"https://localhost:1/staging\" }}]\n{}",
+        pebble.issuer(),
+        storage(folder.path())
+    );
+    let proxied = site(&origin, (https, http), &keys).start();
+    says(&proxied, "no new certificate");
+    pebble.run("", 0);
+    proxied.signal("HUP");
+    says(&proxied, "its staging directory says");
+    assert_eq!(pebble.issued(), 0, "what fails in staging is not tried where it counts");
+}
+
+#[test]
+fn replicas_order_once_and_answer_for_one_another() {
+    let store = Valkey::start();
+    let origin = Recorder::answering(OK);
+    let (https, http) = (Port::reserve(), Port::reserve());
+    let pebble = Pebble::at(&https, &http).start("", 5);
+    let keys = format!("{}\n[state]\nstore = \"{}\"", issuers(&pebble), store.url(""));
+    // The CA comes to the first, whoever orders.
+    let second = site(&origin, (Port::reserve(), Port::reserve()), &keys).start();
+    let first = site(&origin, (https, http), &keys).start();
+    let root = pebble.root();
+    for replica in [&first, &second] {
+        serves(replica, HOST, &root);
+    }
+    assert_eq!(pebble.issued(), 1, "{}\n{}", first.stderr(), second.stderr());
+}
+
+#[test]
+fn two_processes_with_one_folder_order_once() {
+    let (origin, folder) = (Recorder::answering(OK), tempfile::tempdir().unwrap());
+    let (https, http) = (Port::reserve(), Port::reserve());
+    let pebble = Pebble::at(&https, &http).start("", 0);
+    let keys = format!("{}\n{}", issuers(&pebble), storage(folder.path()));
+    let second = site(&origin, (Port::reserve(), Port::reserve()), &keys);
+    let first = site(&origin, (https, http), &keys).start();
+    let second = second.start();
+    let root = pebble.root();
+    for replica in [&first, &second] {
+        serves(replica, HOST, &root);
+    }
+    assert_eq!(pebble.issued(), 1, "{}\n{}", first.stderr(), second.stderr());
+}
+
+#[test]
+fn what_cannot_work_is_said_with_its_line_and_the_fix() {
+    let dir = tempfile::tempdir().unwrap();
+    let check = |listen: &str, acme: &str| {
+        let text = format!(
+            "[[listen]]\nurl = \"https://127.0.0.1:8443\"\ncertificates = \"acme\"\n{listen}\n{acme}\n\
+             [state]\nstore = \"memory\"\n\
+             [[site]]\nhosts = [\"{HOST}\"]\nupstream = \"http://127.0.0.1:8080\"\npreset = \"typo3\"\n"
+        );
+        let path = dir.path().join("ravelin.toml");
+        std::fs::write(&path, text).unwrap();
+        run(ravelin().args(["check", "--config"]).arg(path))
+    };
+    let good = "[acme]\nagree_to_terms = true\nstorage = \"acme\"\n";
+    check("", good).exits(0);
+    let with = |keys: &str| format!("{good}{keys}\n");
+    for (listen, acme, parts) in [
+        ("", String::new(), ["needs a table `[acme]`", "agree_to_terms = true"]),
+        ("", "[acme]\nstorage = \"acme\"\n".to_owned(), ["agree to its terms", "agree_to_terms = true"]),
+        ("", "[acme]\nagree_to_terms = true\n".to_owned(), ["where to keep", "storage = "]),
+        ("", with("email = \"nobody\""), ["`nobody` is no e-mail address", "admin@example.org"]),
+        (
+            "",
+            with("issuers = [\"letsencrpt\"]"),
+            ["no CA is known as `letsencrpt`", "did you mean `letsencrypt`?"],
+        ),
+        ("", with("issuers = [\"http://ca.test/dir\"]"), ["is no ACME directory", "https only"]),
+        ("", with("issuers = [\"zerossl\"]"), ["wants an account of yours", "eab_key_id"]),
+        (
+            "",
+            with("issuers = [{ name = \"zerossl\", eab_key_id = \"a\", eab_hmac_key = \"?\" }]"),
+            ["is not base64url", "copy it"],
+        ),
+        ("", with("issuers = []"), ["names no CA", "letsencrypt"]),
+        ("", with("challenges = [\"http-02\"]"), ["http-02", "did you mean `http-01`?"]),
+        ("", with("challenges = [\"dns-01\"]"), ["needs a program", "dns_hook"]),
+        (
+            "",
+            with("challenges = [\"dns-01\"]\ndns_hook = [\"none\"]"),
+            ["no program that can be run", "chmod +x"],
+        ),
+        ("", with("renew_after = 100"), ["no percentage from 10 to 90", "66"]),
+        ("acme_names = [\"*.example.org\"]", good.to_owned(), ["in the zone only", "dns-01"]),
+        ("acme_names = [\"*\"]", good.to_owned(), ["no name that a CA certifies", "name the hosts"]),
+        (
+            "acme_names = [\"web.local\"]",
+            good.to_owned(),
+            ["no public CA certifies `web.local`", "development"],
+        ),
+        ("acme_names = [\"192.0.2.1\"]", good.to_owned(), ["for six days only", "shortlived"]),
+        ("acme_names = []", good.to_owned(), ["names none", "all sites"]),
+        ("", with("storage_ = \"x\""), ["unknown key `storage_`", "did you mean `storage`?"]),
+    ] {
+        let said = check(listen, &acme);
+        said.exits(1).says("ravelin.toml:");
+        for part in parts {
+            said.says(part);
+        }
+    }
+    let said = check(
+        "plain = \"serve\"\n[[listen]]\nurl = \"http://127.0.0.1:80\"\nacme_names = [\"a.test\"]",
+        good,
+    );
+    said.exits(1).says("`acme_names` has no meaning");
+}
