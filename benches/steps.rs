@@ -372,6 +372,8 @@ fn rewriting() -> Outcome {
     let parts = page_view()?;
     let head = Head::new(&parts);
     let onward = Onward {
+        chain: &ravelin::client::chain::Chain::Client,
+        amzn_trace: b"",
         uncoded: false,
         reserved: None,
         path: "/produkte/werkzeug/detail",

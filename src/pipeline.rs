@@ -585,15 +585,19 @@ impl Errand<'_, '_> {
         let exact = upload.size_hint().exact();
         let framing = rewrite::framing(head.method(), exact);
         let websocket = self.upgrade == Upgrade::WebSocket;
+        let chain = client::chain::of(&generation.client, peer, &head, &self.client);
+        let amzn_trace = record.amzn_trace();
         let onward = rewrite::Onward {
             path: if self.verbatim { self.target.path } else { &self.path },
             query: self.target.query,
             host: self.authority.raw,
             client: self.client.addr,
+            chain: &chain,
             secure,
             port: self.authority.port_or(if secure { 443 } else { peer.local.port() }),
             request_id: record.id_bytes(),
             traceparent: record.traceparent(),
+            amzn_trace: amzn_trace.as_ref().map_or(&[], AsRef::as_ref),
             tracestate: record.continues_trace(),
             websocket,
             underscores: rules.headers.underscores,

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use http::header::FORWARDED;
 
-use super::{Peer, Policy, X_FORWARDED_FOR, forwarded};
+use super::{AddressFrom, Peer, Policy, X_FORWARDED_FOR, forwarded, viewer};
 use crate::config::complaint::Place;
 use crate::head::Head;
 
@@ -23,6 +23,13 @@ pub fn story(policy: &Policy, peer: &Peer, head: &Head<'_>) -> Vec<String> {
         )];
     };
     let mut lines = vec![format!("{addr} opened the connection, {by}")];
+    if policy.address_from == AddressFrom::CloudFront {
+        if let Some(viewer) = viewer::of(head) {
+            lines.push(format!("{} is the client: CloudFront-Viewer-Address names it", viewer.addr));
+            return lines;
+        }
+        lines.push("there is no clear CloudFront-Viewer-Address: X-Forwarded-For counts".to_owned());
+    }
     let Some((name, entries)) = chain(head) else {
         lines.push(format!("{addr} is the client: there is no X-Forwarded-For and no Forwarded"));
         return lines;
@@ -45,10 +52,10 @@ pub fn story(policy: &Policy, peer: &Peer, head: &Head<'_>) -> Vec<String> {
     shown(lines)
 }
 
-type Hop<'a> = (&'a [u8], Option<IpAddr>);
+pub(super) type Hop<'a> = (&'a [u8], Option<IpAddr>);
 
 /// The entries that count, nearest first, and the field that they are from.
-fn chain<'a>(head: &Head<'a>) -> Option<(&'static str, Vec<Hop<'a>>)> {
+pub(super) fn chain<'a>(head: &Head<'a>) -> Option<(&'static str, Vec<Hop<'a>>)> {
     if head.get(&X_FORWARDED_FOR).is_some() {
         let lines = head.all(&X_FORWARDED_FOR).rev();
         let entries = lines.flat_map(|line| line.rsplit(|byte| *byte == b','));

@@ -1,22 +1,27 @@
 //! Who asks: the peer of the connection, or the client that a trusted proxy in front names.
 
 pub mod balancer;
+pub mod chain;
 pub mod cidr;
 pub mod derive;
 pub mod forwarded;
 pub mod key;
 pub mod networks;
+mod viewer;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderName;
 use http::header::FORWARDED;
 
 use crate::config::complaint::{Complaints, Place};
-use crate::config::section::{Placed, Reading, Section};
+use crate::config::section::{Fault, FromText, Placed, Reading, Section, Text};
+use crate::config::units::choice;
 use crate::head::Head;
 use crate::tls;
+use chain::ForwardedFor;
 use cidr::NetSet;
 use key::{Key, Prefix};
 use networks::Networks;
@@ -68,13 +73,37 @@ pub struct Client {
 pub struct Raw {
     trusted_proxies: Option<Placed<Vec<Placed<Networks>>>>,
     ipv6_prefix: Option<Placed<u64>>,
+    address_from: Option<Placed<Text<AddressFrom>>>,
+    forwarded_for: Option<Placed<Text<ForwardedFor>>>,
+    balancer_idle: Option<Placed<Text<Duration>>>,
 }
+
+/// Where a trusted proxy says who the client is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AddressFrom {
+    /// In the chain that proxies write.
+    #[default]
+    Chain,
+    /// In the field of `CloudFront`, if it is there.
+    CloudFront,
+}
+
+impl FromText for AddressFrom {
+    fn from_text(text: &str) -> Result<Self, Fault> {
+        choice(text, &[("x-forwarded-for", Self::Chain), ("cloudfront-viewer-address", Self::CloudFront)])
+    }
+}
+
+/// An AWS load balancer's idle time-out, if nothing else is set.
+const BALANCER_IDLE: Duration = Duration::from_mins(1);
 
 /// Whom to believe, and what counts as one client.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
     trusted: Arc<NetSet>,
     prefix: Prefix,
+    address_from: AddressFrom,
+    forwarded_for: ForwardedFor,
     /// Element by element, for those who ask why somebody is trusted.
     written: Arc<[Placed<Networks>]>,
 }
@@ -86,6 +115,9 @@ impl Raw {
         let raw = Self {
             trusted_proxies: client.get(reading, "trusted_proxies"),
             ipv6_prefix: client.get(reading, "ipv6_prefix"),
+            address_from: client.get(reading, "address_from"),
+            forwarded_for: client.get(reading, "forwarded_for"),
+            balancer_idle: client.get(reading, "balancer_idle"),
         };
         client.finish(reading);
         raw
@@ -97,6 +129,9 @@ impl Raw {
         Self {
             trusted_proxies: specific.trusted_proxies.or(self.trusted_proxies),
             ipv6_prefix: specific.ipv6_prefix.or(self.ipv6_prefix),
+            address_from: specific.address_from.or(self.address_from),
+            forwarded_for: specific.forwarded_for.or(self.forwarded_for),
+            balancer_idle: specific.balancer_idle.or(self.balancer_idle),
         }
     }
 
@@ -104,6 +139,27 @@ impl Raw {
     #[must_use]
     pub fn says_whom_to_trust(&self) -> bool {
         self.trusted_proxies.is_some()
+    }
+
+    /// Complains if connections from a balancer are closed before it does that itself: a request that it sends at that
+    /// moment is lost, and answered with 502 by the balancer.
+    pub fn check_keep_alive(&self, keep_alive: Duration, complaints: &mut Complaints) {
+        let trusts = self.trusted_proxies.as_ref().filter(|nets| !nets.value.is_empty());
+        let place = self.balancer_idle.as_ref().map(|idle| &idle.place);
+        let Some(place) = place.or(trusts.map(|nets| &nets.place)) else { return };
+        let idle = self.balancer_idle.as_ref().map_or(BALANCER_IDLE, |idle| idle.value.0);
+        if keep_alive > idle {
+            return;
+        }
+        let message = format!(
+            "`limits.keep_alive` is {keep_alive:?}, and the balancer in front keeps a silent connection for {idle:?}: \
+             requests that it sends just when Ravelin closes are answered with 502"
+        );
+        let hint = format!(
+            "write `keep_alive = \"{} s\"` into `[limits]`, or the balancer's own idle time-out as `balancer_idle`",
+            (idle + BALANCER_IDLE / 4).as_secs()
+        );
+        complaints.warning(Some(place), message, Some(hint));
     }
 
     /// Nobody is trusted unless written.
@@ -117,7 +173,16 @@ impl Raw {
             let hint = "name the addresses of the proxies in front, such as the subnets of a load balancer";
             complaints.warning(Some(&element.place), message, Some(hint.to_owned()));
         }
+        let forwarded_for = self.forwarded_for;
+        if let Some(written) = forwarded_for.as_ref().filter(|w| w.value.0 == ForwardedFor::Preserve) {
+            let message = "X-Forwarded-For goes on as it came: its first entries are what strangers wrote";
+            let hint = "an origin must read the entry that a proxy wrote (TYPO3: `reverseProxyHeaderMultiValue` = `last`); \
+                        `append` keeps the chain without what was forged";
+            complaints.warning(Some(&written.place), message, Some(hint.to_owned()));
+        }
         Policy {
+            address_from: self.address_from.map_or_else(Default::default, |written| written.value.0),
+            forwarded_for: forwarded_for.map_or_else(Default::default, |written| written.value.0),
             trusted: Arc::new(networks::all(&nets).collect()),
             written: nets.into(),
             prefix: self.ipv6_prefix.map_or_else(Prefix::default, |bits| prefix(&bits, complaints)),
@@ -174,6 +239,12 @@ pub fn identify(policy: &Policy, peer: &Peer, head: &Head<'_>) -> Client {
     if !policy.trusts(addr) {
         return Client { addr, trusted: false, secure: false };
     }
+    if policy.address_from == AddressFrom::CloudFront
+        && let Some(viewer) = viewer::of(head)
+    {
+        let secure = viewer.secure.unwrap_or_else(|| secure(head));
+        return Client { addr: viewer.addr, trusted: true, secure };
+    }
     Client { addr: walk(policy, addr, head), trusted: true, secure: secure(head) }
 }
 
@@ -208,6 +279,7 @@ mod tests {
     use http::Version;
     use serde::Deserialize;
 
+    use super::chain::Chain;
     use super::*;
     use crate::guard::testing;
 
@@ -219,15 +291,24 @@ mod tests {
         #[serde(default)]
         trusted: Vec<String>,
         #[serde(default)]
+        cloudfront: bool,
+        #[serde(default)]
         fields: Vec<(String, String)>,
         client: IpAddr,
         #[serde(default)]
         secure: bool,
+        /// What the origin gets with `append`, and with `preserve`; from strangers always the client alone.
+        append: Option<String>,
+        preserve: Option<String>,
     }
 
     fn policy(trusted: &[String]) -> Policy {
+        policy_with(trusted, "")
+    }
+
+    fn policy_with(trusted: &[String], more: &str) -> Policy {
         let nets: Vec<String> = trusted.iter().map(|net| format!("\"{net}\"")).collect();
-        let text = format!("[client]\ntrusted_proxies = [{}]", nets.join(", "));
+        let text = format!("[client]\ntrusted_proxies = [{}]\n{more}", nets.join(", "));
         let (raw, complaints) = testing::read(&text, Raw::read);
         assert!(complaints.is_empty(), "{complaints}");
         raw.compile(&mut Complaints::default())
@@ -246,7 +327,9 @@ mod tests {
         for case in corpus {
             let fields: Vec<_> = case.fields.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
             let parts = testing::head("GET", "/", Version::HTTP_11, &fields);
-            let policy = policy(&case.trusted);
+            let from = if case.cloudfront { "cloudfront-viewer-address" } else { "x-forwarded-for" };
+            let from = format!("address_from = \"{from}\"\n");
+            let policy = policy_with(&case.trusted, &from);
             let client = identify(&policy, &peer(&case.peer), &Head::new(&parts));
             assert_eq!((client.addr, client.secure), (case.client, case.secure), "{}", case.name);
             let trusted = policy.trusts(case.peer.parse().unwrap());
@@ -254,6 +337,21 @@ mod tests {
             let story = derive::story(&policy, &peer(&case.peer), &Head::new(&parts));
             let last = story.last().unwrap();
             assert!(last.starts_with(&format!("{} ", case.client)), "{}: {story:?}", case.name);
+            let stranger = |said: &Option<String>| match said {
+                Some(chain) => Some(Chain::Written(chain.clone().into())),
+                None => (!trusted).then_some(Chain::Client),
+            };
+            for (mode, want) in [
+                ("append", stranger(&case.append)),
+                ("preserve", stranger(&case.preserve)),
+                ("remove", Some(Chain::Nothing)),
+                ("replace", Some(Chain::Client)),
+            ] {
+                let Some(want) = want else { continue };
+                let policy = policy_with(&case.trusted, &format!("{from}forwarded_for = \"{mode}\""));
+                let chain = chain::of(&policy, &peer(&case.peer), &Head::new(&parts), &client);
+                assert_eq!(chain, want, "{} {mode}", case.name);
+            }
         }
     }
 
@@ -282,11 +380,29 @@ mod tests {
             ("[client]\ntrusted_proxies = [\"10.0.0.1/8\"]", "did you mean `10.0.0.0/8`?"),
             ("[client]\nipv6_prefix = 8", "between 32 and 128"),
             ("[client]\nipv6_prefix = 320", "between 32 and 128"),
+            ("[client]\nforwarded_for = \"apend\"", "did you mean `append`?"),
+            ("[client]\naddress_from = \"x-real-ip\"", "cloudfront-viewer-address"),
         ] {
             let (raw, mut complaints) = testing::read(text, Raw::read);
             raw.compile(&mut complaints);
             assert!(complaints.has_errors() && complaints.to_string().contains(said), "{text}: {complaints}");
         }
+    }
+
+    #[test]
+    fn a_balancer_must_not_outlast_our_connections() {
+        let said = |text: &str, keep_alive| {
+            let (raw, mut complaints) = testing::read(&format!("[client]\n{text}"), Raw::read);
+            raw.check_keep_alive(Duration::from_secs(keep_alive), &mut complaints);
+            assert!(!complaints.has_errors(), "{complaints}");
+            complaints.to_string()
+        };
+        assert_eq!(said("", 10), "", "nothing is said of a balancer");
+        assert_eq!(said("trusted_proxies = []", 10), "");
+        assert_eq!(said("trusted_proxies = [\"10.0.0.0/8\"]", 61), "");
+        assert!(said("trusted_proxies = [\"10.0.0.0/8\"]", 60).contains("`keep_alive = \"75 s\"`"));
+        assert!(said("balancer_idle = \"120 s\"", 75).contains("`keep_alive = \"135 s\"`"));
+        assert_eq!(said("balancer_idle = \"120 s\"", 121), "");
     }
 
     #[test]

@@ -181,11 +181,13 @@ impl Raw {
         let log = self.log.compile(&mut reading.complaints);
         let admin = self.admin.compile(&mut reading.complaints);
         crossed::check(&listeners, &sites, &admin.listen, &mut reading.complaints);
+        let limits = self.limits.connections.compile(&mut reading.complaints);
+        self.client.check_keep_alive(limits.keep_alive, &mut reading.complaints);
         Some(Generation {
             id: identity(source, &listeners),
             listeners,
             workers,
-            limits: self.limits.connections.compile(&mut reading.complaints),
+            limits,
             load: self.limits.load.compile(&mut reading.complaints),
             framing: self.limits.framing.compile(&mut reading.complaints),
             pace: self.limits.pace.compile(&mut reading.complaints),

@@ -30,6 +30,7 @@ use crate::refusal::{Reason, Refusal};
 /// As many rules in report mode are noted for one request; there are fewer rules than that.
 const WOULD_BLOCK_MAX: usize = 16;
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+static X_AMZN_TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-trace-id");
 static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What is known about a request before its head is looked at.
@@ -121,7 +122,11 @@ pub struct Record {
     pub(super) texts: Texts,
     pub(super) id: RequestId,
     pub(super) trace: Traceparent,
+    has_state: bool,
     pub(super) parent: Option<Parent>,
+    /// `X-Amzn-Trace-Id` as it came, and what it says.
+    pub(super) amzn: Span,
+    amzn_root: Option<Parent>,
     pub(super) started: Instant,
     pub(super) wall: SystemTime,
     pub(super) peer: SocketAddr,
@@ -161,7 +166,10 @@ pub struct Record {
 impl Record {
     pub(super) fn begin(seen: Seen, arrival: &Arrival<'_>, head: &Head<'_>) -> Box<Self> {
         let mut texts = Texts::new();
-        let parent = sole(head, &TRACEPARENT).and_then(Parent::parse);
+        let amzn = sole(head, &X_AMZN_TRACE_ID);
+        let amzn_root = amzn.and_then(Parent::parse_amzn);
+        let caller = sole(head, &TRACEPARENT).and_then(Parent::parse);
+        let parent = caller.or(amzn_root);
         let id = RequestId::new(arrival.wall, seen.draw());
         let trace = Traceparent::following(parent.as_ref(), || seen.draw());
         let target = head.target();
@@ -169,8 +177,12 @@ impl Record {
         Box::new(Self {
             place: None,
             id,
+            // A `tracestate` belongs to a `traceparent`, and to nothing else.
+            has_state: caller.is_some(),
             trace,
             parent,
+            amzn: texts.keep_some(amzn),
+            amzn_root,
             started: arrival.now,
             wall: arrival.wall,
             peer: arrival.peer,
@@ -232,10 +244,16 @@ impl Record {
         self.trace.as_bytes()
     }
 
-    /// Whether the trace is the client's, so that its `tracestate` belongs to it and goes on.
+    /// Whether the trace is that of the client's `traceparent`, so that its `tracestate` belongs to it and goes on.
     #[must_use]
     pub fn continues_trace(&self) -> bool {
-        self.trace.continued()
+        self.has_state
+    }
+
+    /// The value of `X-Amzn-Trace-Id` for the origin, if one came.
+    #[must_use]
+    pub fn amzn_trace(&self) -> Option<impl AsRef<[u8]> + use<>> {
+        (!self.amzn.is_none()).then(|| self.trace.amzn(self.amzn_root.as_ref()))
     }
 
     /// Who asks, once that is known. Behind a trusted proxy its `X-Request-Id` is taken over if it is

@@ -13,6 +13,7 @@ use super::record::{Culprit, Record, Upstream, WouldBlock};
 use super::settings::Form;
 use super::stamp::Stamp;
 use super::text::Span;
+use super::trace::Parent;
 use crate::refusal::Reason;
 
 /// What stands before a member's value: its comma, its name and the colon.
@@ -71,9 +72,10 @@ impl Object<'_> {
         self.word(quoted!("id"), record.id.as_bytes());
         self.word(quoted!("trace"), record.trace.trace_digits());
         self.word(quoted!("span"), record.trace.span_digits());
-        if let Some(parent) = &record.parent {
-            self.word(quoted!("parent"), parent.span());
+        if let Some(span) = record.parent.as_ref().and_then(Parent::span) {
+            self.word(quoted!("parent"), span);
         }
+        self.text(quoted!("amzn_trace"), record.amzn);
         let client = record.client.unwrap_or(record.peer.ip());
         self.key(quoted!("client"));
         let start = self.out.len();

@@ -1,6 +1,7 @@
-//! W3C trace context: reading `traceparent`, continuing the trace or starting one.
+//! Which trace a request belongs to: reading `traceparent` or `X-Amzn-Trace-Id`, continuing the trace or starting one.
 //!
-//! Source: W3C Trace Context, section 3.2. Sans-IO: bytes in, a value out.
+//! Sources: W3C Trace Context, section 3.2; AWS X-Ray, "tracing header". The trace id of the one is that of the other in
+//! other words: `1-67891233-abcdef012345678912345678` is `67891233abcdef012345678912345678`. Sans-IO: bytes in, a value out.
 
 use std::fmt;
 
@@ -12,15 +13,18 @@ const KNOWN_FLAGS: u8 = 0b11;
 /// its parent's decision would otherwise stop tracing because a proxy was put in front of it.
 const SAMPLED: u8 = 0b01;
 
+/// The length of the `X-Amzn-Trace-Id` that we send.
+const AMZN_LENGTH: usize = 74;
+
 const HEX: [u8; 16] = *b"0123456789abcdef";
 
-/// What a valid `traceparent` says.
+/// What a valid `traceparent` or `X-Amzn-Trace-Id` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parent {
     /// The trace, 32 hexadecimal digits.
     trace: [u8; 32],
-    /// The caller's span, 16 hexadecimal digits.
-    span: [u8; 16],
+    /// The caller's span, 16 hexadecimal digits. A balancer of AWS names none.
+    span: Option<[u8; 16]>,
     flags: u8,
 }
 
@@ -51,13 +55,69 @@ impl Parent {
             return None;
         }
         let flags = u8::from_str_radix(std::str::from_utf8(&flags).ok()?, 16).ok()?;
-        Some(Self { trace, span, flags: flags & KNOWN_FLAGS })
+        Some(Self { trace, span: Some(span), flags: flags & KNOWN_FLAGS })
     }
 
-    /// The caller's span, as 16 hexadecimal digits.
+    /// Reads the value of `X-Amzn-Trace-Id`: `Root=1-8 digits-24 digits` among parts that are separated by `;`, perhaps
+    /// with `Parent=16 digits` and `Sampled=0`. `None` without exactly one valid root. `Self`, which a balancer adds when
+    /// it finds a root, is its own name for the request and not the trace's.
     #[must_use]
-    pub fn span(&self) -> &str {
-        std::str::from_utf8(&self.span).unwrap_or_default()
+    pub fn parse_amzn(value: &[u8]) -> Option<Self> {
+        let (mut root, mut span, mut flags) = (None, None, SAMPLED);
+        for part in value.split(|b| *b == b';').map(<[u8]>::trim_ascii) {
+            if let Some(id) = part.strip_prefix(b"Root=") {
+                let [
+                    b'1',
+                    b'-',
+                    time @ ..,
+                    b'-',
+                    _,
+                    _,
+                    _,
+                    _,
+                    _,
+                    _,
+                    _,
+                    _,
+                    _,
+                    _,
+                    _,
+                    _,
+                    _,
+                    _,
+                    _,
+                    _,
+                    _,
+                    _,
+                    _,
+                    _,
+                    _,
+                    _,
+                    _,
+                    _,
+                ] = id
+                else {
+                    return None;
+                };
+                let unique = id.get(3 + time.len()..)?;
+                let digits: [u8; 32] = hexadecimal(&[time, unique].concat())?;
+                let fits = time.len() == 8 && digits != [b'0'; 32];
+                if !fits || root.replace(digits).is_some() {
+                    return None;
+                }
+            } else if let Some(id) = part.strip_prefix(b"Parent=") {
+                span = hexadecimal(id).filter(|id| *id != [b'0'; 16]);
+            } else if part == b"Sampled=0" {
+                flags = 0;
+            }
+        }
+        Some(Self { trace: root?, span, flags })
+    }
+
+    /// The caller's span, as 16 hexadecimal digits, if it is known.
+    #[must_use]
+    pub fn span(&self) -> Option<&str> {
+        self.span.as_ref().and_then(|span| std::str::from_utf8(span).ok())
     }
 }
 
@@ -105,6 +165,22 @@ impl Traceparent {
     #[must_use]
     pub fn span(&self) -> &str {
         std::str::from_utf8(self.span_digits()).unwrap_or_default()
+    }
+
+    /// Our place in the trace in the words of AWS X-Ray: below `root`, if the caller named one, else below the same
+    /// trace as in `traceparent`. All of it is ASCII.
+    #[must_use]
+    pub fn amzn(&self, root: Option<&Parent>) -> [u8; AMZN_LENGTH] {
+        let mut text = *b"Root=1-00000000-000000000000000000000000;Parent=0000000000000000;Sampled=1";
+        let trace = root.map_or(self.trace_digits(), |root| &root.trace);
+        let (time, unique) = trace.split_at_checked(8).unwrap_or_default();
+        let own = self.text.last().is_some_and(|digit| matches!(digit, b'1' | b'3'));
+        let sampled = root.map_or(own, |root| root.flags & SAMPLED != 0);
+        fill(&mut text, 7, time);
+        fill(&mut text, 16, unique);
+        fill(&mut text, 48, self.span_digits());
+        fill(&mut text, 73, if sampled { b"1" } else { b"0" });
+        text
     }
 
     /// The digits of [`trace`](Self::trace).
@@ -155,7 +231,7 @@ fn pair(byte: u8) -> [u8; 2] {
     [digit(byte >> 4), digit(byte & 15)]
 }
 
-fn fill(text: &mut [u8; LENGTH], at: usize, digits: &[u8]) {
+fn fill(text: &mut [u8], at: usize, digits: &[u8]) {
     if let Some(place) = text.get_mut(at..at + digits.len()) {
         place.copy_from_slice(digits);
     }
@@ -178,7 +254,7 @@ mod tests {
     #[test]
     fn a_callers_trace_goes_on_with_a_span_of_our_own() {
         let parent = Parent::parse(GOOD).unwrap();
-        assert_eq!(parent.span(), "00f067aa0ba902b7");
+        assert_eq!(parent.span(), Some("00f067aa0ba902b7"));
         let ours = Traceparent::following(Some(&parent), || 0xab);
         assert_eq!(ours.as_str(), "00-4bf92f3577b34da6a3ce929d0e0e4736-00000000000000ab-01");
         assert!(ours.continued());
@@ -212,6 +288,50 @@ mod tests {
     }
 
     #[test]
+    fn a_trace_of_aws_is_the_same_in_other_words() {
+        let ours = |value: &str| {
+            let parent = Parent::parse_amzn(value.as_bytes()).unwrap();
+            let ours = Traceparent::following(Some(&parent), || 0xab);
+            let amzn = String::from_utf8(ours.amzn(Some(&parent)).to_vec()).unwrap();
+            (ours.as_str().to_owned(), parent.span().map(str::to_owned), amzn)
+        };
+        let (trace, root) = ("67891233abcdef012345678912345678", "Root=1-67891233-abcdef012345678912345678");
+        let (w3c, span, amzn) = ours(root);
+        assert_eq!((w3c, span), (format!("00-{trace}-00000000000000ab-01"), None));
+        assert_eq!(amzn, format!("{root};Parent=00000000000000ab;Sampled=1"));
+        let (w3c, span, amzn) = ours(&format!(
+            "Self=1-67891234-12456789abcdef0123456789; {root};Parent=53995c3f42cd8ad8;Sampled=0"
+        ));
+        assert_eq!(
+            (w3c, span.as_deref()),
+            (format!("00-{trace}-00000000000000ab-00"), Some("53995c3f42cd8ad8"))
+        );
+        assert_eq!(amzn, format!("{root};Parent=00000000000000ab;Sampled=0"));
+        let started = Traceparent::following(None, || 7);
+        let amzn = String::from_utf8(started.amzn(None).to_vec()).unwrap();
+        assert_eq!(Parent::parse_amzn(amzn.as_bytes()).unwrap().trace, *started.trace().as_bytes());
+    }
+
+    #[test]
+    fn what_is_no_trace_of_aws_is_ignored() {
+        for bad in [
+            "",
+            "Root=",
+            "Root=1-6789123-abcdef012345678912345678",
+            "Root=1-678912333-bcdef012345678912345678",
+            "Root=2-67891233-abcdef012345678912345678",
+            "Root=1-67891233-ABCDEF012345678912345678",
+            "Root=1-00000000-000000000000000000000000",
+            "Root=1-67891233-abcdef012345678912345678;Root=1-67891233-abcdef012345678912345678",
+            "Self=1-67891233-abcdef012345678912345678",
+            "root=1-67891233-abcdef012345678912345678",
+            "Root=1-67891233-abcdef0123456789123456789",
+        ] {
+            assert!(Parent::parse_amzn(bad.as_bytes()).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
     fn later_versions_are_read_as_far_as_we_know_them() {
         let later = b"cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-ff-what-the-future-brings";
         let ours = Traceparent::following(Parent::parse(later).as_ref(), || 2);
@@ -225,10 +345,18 @@ mod tests {
             near in "(00|01|ff)-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-x)?",
             random in any::<u64>(),
         ) {
-            for value in [&value[..], near.as_bytes()] {
-                let parent = Parent::parse(value);
+            let amzn = format!("Root=1-{}", near.get(3..).unwrap_or_default());
+            for (value, read) in [
+                (&value[..], Parent::parse as fn(&[u8]) -> Option<Parent>),
+                (near.as_bytes(), Parent::parse),
+                (&value[..], Parent::parse_amzn),
+                (amzn.as_bytes(), Parent::parse_amzn),
+            ] {
+                let parent = read(value);
                 let ours = Traceparent::following(parent.as_ref(), || random);
                 prop_assert_eq!(ours.as_str().len(), LENGTH);
+                let back = Parent::parse_amzn(&ours.amzn(parent.as_ref())).unwrap();
+                prop_assert_eq!(back.span(), Some(ours.span()));
                 let read = Parent::parse(ours.as_str().as_bytes()).unwrap();
                 if let Some(parent) = parent {
                     prop_assert_eq!(read.trace, parent.trace);

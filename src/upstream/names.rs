@@ -24,14 +24,25 @@ pub(super) fn is_protected(name: &[u8], keep_underscores: bool, trusted: bool) -
     (name.contains(&b'_') && !keep_underscores) || folded.text().is_none_or(is_bad)
 }
 
-/// What a load balancer or CDN says of the client's connection, certificate or place: worth something from a trusted
-/// proxy only (AWS: `X-Amzn-Mtls-*` and `X-Amzn-Tls-*` of ALB, `CloudFront-Viewer-*` of the CDN).
+/// What a load balancer or CDN says of the client's connection, certificate, login or place: worth something from a
+/// trusted proxy only (AWS: `X-Amzn-*` of ALB and WAF, `CloudFront-*` and `X-Amz-Cf-Id` of the CDN; and what nginx,
+/// Apache and `HAProxy` are usually set up to write about a certificate).
 fn is_vouched_for(name: &[u8]) -> bool {
-    name.starts_with(b"x-amzn-mtls-")
-        || name.starts_with(b"x-amzn-tls-")
-        || name.starts_with(b"cloudfront-")
-        || name.starts_with(b"x-ssl-client-")
-        || name.starts_with(b"ssl-client-")
+    let starts = |starts: &[&[u8]]| starts.iter().any(|start| name.starts_with(start));
+    match name.first() {
+        Some(b'c') => starts(&[b"cloudfront-"]),
+        Some(b's') => starts(&[b"ssl-client-"]),
+        Some(b'x') => starts(&[
+            b"x-amzn-mtls-",
+            b"x-amzn-tls-",
+            b"x-amzn-oidc-",
+            b"x-amzn-waf-",
+            b"x-amz-cf-",
+            b"x-ssl-",
+            b"x-client-cert",
+        ]),
+        _ => false,
+    }
 }
 
 /// By length first, because every field of every request comes by here. Hop-by-hop are those of RFC 9110
@@ -62,7 +73,14 @@ fn is_known(name: &[u8]) -> bool {
             b"http2-settings" | b"content-length" | b"x-original-url" | b"true-client-ip" | b"x-proxyuser-ip"
         ),
         15 => {
-            matches!(name, b"x-original-host" | b"front-end-https" | b"proxy-client-ip" | b"ali-cdn-real-ip")
+            matches!(
+                name,
+                b"x-original-host"
+                    | b"front-end-https"
+                    | b"proxy-client-ip"
+                    | b"ali-cdn-real-ip"
+                    | b"x-amzn-trace-id"
+            )
         }
         16 => matches!(
             name,
@@ -157,12 +175,23 @@ mod tests {
             "cloudfront-viewer-address",
             "x-amzn-tls-version",
             "x_amzn_mtls_clientcert",
+            "x-amzn-oidc-identity",
+            "x-amzn-waf-bot",
+            "x-amz-cf-id",
+            "client-cert",
+            "client-cert-chain",
+            "ssl-client-verify",
+            "x-ssl-client-s-dn",
+            "x.ssl.client.verify",
+            "x-client-cert",
         ] {
             assert!(is_protected(name.as_bytes(), true, false), "{name}");
             assert!(!is_protected(name.as_bytes(), true, true), "{name}");
         }
-        for name in ["x-client-ip", "true-client-ip", "cf-connecting-ip", "x-amzn-trace-id"] {
-            let own = name != "x-amzn-trace-id";
+        for name in
+            ["x-client-ip", "true-client-ip", "cf-connecting-ip", "x-amzn-trace-id", "x-amz-security-token"]
+        {
+            let own = name != "x-amz-security-token";
             assert_eq!(
                 (is_protected(name.as_bytes(), true, true), is_protected(name.as_bytes(), true, false)),
                 (own, own),

@@ -16,6 +16,7 @@ use http::header::{ACCEPT_ENCODING, CONNECTION, COOKIE};
 use http::{HeaderName, Method};
 
 use super::names;
+use crate::client::chain::Chain;
 use crate::guard::headers::UnderscoreHeaders;
 use crate::head::Head;
 use crate::http1::connection::tokens;
@@ -42,6 +43,8 @@ pub struct Onward<'a> {
     pub host: &'a str,
     /// The client's address, for `X-Forwarded-For`.
     pub client: IpAddr,
+    /// What stands there instead of it alone.
+    pub chain: &'a Chain,
     /// Whether the client came by https, for `X-Forwarded-Proto`.
     pub secure: bool,
     /// The port that the client asked at, for `X-Forwarded-Port`.
@@ -50,6 +53,8 @@ pub struct Onward<'a> {
     pub request_id: &'a [u8],
     /// The W3C trace context of this request.
     pub traceparent: &'a [u8],
+    /// The same in the words of AWS, for `X-Amzn-Trace-Id`; empty if none came.
+    pub amzn_trace: &'a [u8],
     /// Whether the client's `tracestate` belongs to that context and goes on.
     pub tracestate: bool,
     /// Whether this is a WebSocket handshake that the path allows.
@@ -281,9 +286,15 @@ fn cookies(client: &Head<'_>, out: &mut Lines) {
 }
 
 fn own_fields(onward: &Onward<'_>, out: &mut Lines) -> Result<(), Unclean> {
-    out.put(b"x-forwarded-for: ");
-    address(onward.client, out);
-    out.end();
+    match onward.chain {
+        Chain::Client => {
+            out.put(b"x-forwarded-for: ");
+            address(onward.client, out);
+            out.end();
+        }
+        Chain::Written(chain) => out.copy(b"x-forwarded-for", chain),
+        Chain::Nothing => {}
+    }
     out.put(b"x-forwarded-port: ");
     out.number(u64::from(onward.port));
     out.end();
@@ -297,6 +308,9 @@ fn own_fields(onward: &Onward<'_>, out: &mut Lines) -> Result<(), Unclean> {
     }
     if !onward.traceparent.is_empty() {
         out.own(b"traceparent: ", onward.traceparent, "traceparent")?;
+    }
+    if !onward.amzn_trace.is_empty() {
+        out.own(b"x-amzn-trace-id: ", onward.amzn_trace, "traceparent")?;
     }
     if onward.uncoded {
         out.put(b"accept-encoding: identity");
@@ -351,10 +365,12 @@ mod tests {
             query: Some("x=1"),
             host: "www.example.org:8443",
             client: "2001:db8::7".parse().unwrap(),
+            chain: &Chain::Client,
             secure: true,
             port: 8443,
             request_id: b"id-1",
             traceparent: b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            amzn_trace: b"",
             tracestate: false,
             uncoded: false,
             reserved: None,
@@ -491,6 +507,24 @@ mod tests {
         let text = write(&onward(), &spoofed).unwrap();
         assert_eq!(text.matches("x-forwarded-for").count(), 1);
         assert!(!text.contains("6.6.6.6") && !text.contains("7.7.7.7"));
+    }
+
+    #[test]
+    fn the_chain_stands_where_the_client_would() {
+        let spoofed = [("X-Forwarded-For", "6.6.6.6")];
+        for (chain, line) in [
+            (Chain::Written(b"203.0.113.9, 10.0.0.1".to_vec()), "x-forwarded-for: 203.0.113.9, 10.0.0.1\r\n"),
+            (Chain::Nothing, ""),
+        ] {
+            let text = write(&Onward { chain: &chain, ..onward() }, &spoofed).unwrap();
+            assert_eq!(text.matches("x-forwarded-for").count(), usize::from(!line.is_empty()));
+            assert!(
+                text.contains(line) && !text.contains("6.6.6.6") && !text.contains("2001:db8::7"),
+                "{text}"
+            );
+        }
+        let split = Chain::Written(b"203.0.113.9\r\nhost: b".to_vec());
+        assert!(write(&Onward { chain: &split, ..onward() }, &[]).is_err());
     }
 
     #[test]

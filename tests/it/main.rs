@@ -13,6 +13,7 @@ mod harness;
 mod access;
 mod acme;
 mod authority;
+mod balancer;
 mod bans;
 mod browser;
 mod certificates;
