@@ -4,7 +4,7 @@ mod lookup;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -21,6 +21,14 @@ use super::stream::Stream;
 /// What names lead to. One for the process, as the system's resolver is: a reload must not forget the last
 /// good answer, and sites with the same origin put one question.
 static NAMES: LazyLock<Names> = LazyLock::new(Names::of_system);
+
+/// Where the name of `member` leads by now, if it has one and the resolver answers; nobody is waited for.
+pub(super) fn leads_to(member: &Member) -> Option<Arc<[IpAddr]>> {
+    match &member.endpoint {
+        Endpoint::Net { host, .. } if host.parse::<IpAddr>().is_err() => NAMES.glance(host),
+        _ => None,
+    }
+}
 
 /// Connects to `member` in at most `limit`.
 pub(super) async fn connect(member: &Member, limit: Duration) -> Result<Stream, UpstreamError> {

@@ -1,7 +1,8 @@
 //! Idle connections of one worker to one member: last in, first out, so that few stay warm and the
-//! rest age out.
+//! rest age out. None is kept to an address that the member's name has left.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::stream::Link;
@@ -9,8 +10,17 @@ use super::stream::Link;
 /// The idle connections. The lock is there to keep the type `Sync`; only one worker ever takes it.
 #[derive(Debug)]
 pub(super) struct Pool {
-    idle: Mutex<Vec<Idle>>,
+    kept: Mutex<Kept>,
     most: usize,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    idle: Vec<Idle>,
+    /// Whether a connection came back since somebody last looked where the name leads.
+    used: bool,
+    /// Where the name leads; none if there is no name, or nobody has looked.
+    leads_to: Option<Arc<[IpAddr]>>,
 }
 
 #[derive(Debug)]
@@ -24,13 +34,13 @@ impl Pool {
     /// A pool that keeps `most` connections.
     #[must_use]
     pub(super) fn new(most: usize) -> Self {
-        Self { idle: Mutex::new(Vec::new()), most }
+        Self { kept: Mutex::default(), most }
     }
 
     /// The connection used last that is still good; see [`Stream::is_idle`](super::stream::Stream::is_idle) for `thorough`.
     pub(super) fn take(&self, now: Instant, thorough: bool) -> Option<Link> {
-        let mut idle = self.lock();
-        while let Some(mut last) = idle.pop() {
+        let mut kept = self.lock();
+        while let Some(mut last) = kept.idle.pop() {
             if now < last.until && last.link.stream.is_idle(thorough) {
                 return Some(last.link);
             }
@@ -43,28 +53,59 @@ impl Pool {
         if keep.is_zero() {
             return;
         }
-        let mut idle = self.lock();
-        if idle.len() >= self.most {
-            drop_expired(&mut idle, now);
+        let mut kept = self.lock();
+        kept.used = true;
+        if !kept.is_current(&link) {
+            return;
         }
-        if idle.len() < self.most {
-            idle.push(Idle { link, until: now + keep });
+        if kept.idle.len() >= self.most {
+            drop_expired(&mut kept.idle, now);
+        }
+        if kept.idle.len() < self.most {
+            kept.idle.push(Idle { link, until: now + keep });
         }
     }
 
-    /// Closes what nobody came back for.
-    pub(super) fn sweep(&self, now: Instant) {
-        drop_expired(&mut self.lock(), now);
+    /// Closes what nobody came back for. Whether it is worth asking where the name leads: somebody keeps or kept
+    /// connections.
+    pub(super) fn sweep(&self, now: Instant) -> bool {
+        let mut kept = self.lock();
+        drop_expired(&mut kept.idle, now);
+        std::mem::take(&mut kept.used) || !kept.idle.is_empty()
+    }
+
+    /// Takes in where the name leads now, and closes the connections that lead elsewhere; answers how many. Those in
+    /// use are closed when they come back.
+    pub(super) fn lead_to(&self, addresses: Arc<[IpAddr]>) -> usize {
+        let mut kept = self.lock();
+        if kept.leads_to.as_ref().is_some_and(|known| Arc::ptr_eq(known, &addresses)) {
+            return 0;
+        }
+        kept.leads_to = Some(addresses);
+        let before = kept.idle.len();
+        let mut idle = std::mem::take(&mut kept.idle);
+        idle.retain(|one| kept.is_current(&one.link));
+        kept.idle = idle;
+        before - kept.idle.len()
     }
 
     /// How many connections are kept.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.lock().len()
+        self.lock().idle.len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Idle>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    fn is_current(&self, link: &Link) -> bool {
+        match (&self.leads_to, link.address) {
+            (Some(addresses), Some(address)) => addresses.contains(&address),
+            _ => true,
+        }
     }
 }
 
@@ -122,6 +163,35 @@ mod tests {
             pool.put(talkative, now, KEEP);
             assert!(pool.take(now, thorough).is_none());
         }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_kept_to_an_address_that_the_name_has_left() {
+        let (pool, now) = (Pool::new(8), clock::now());
+        let address = |last| IpAddr::from([192, 0, 2, last]);
+        let mut far = Vec::new();
+        let mut at = |last| {
+            let (mut near, other) = pair();
+            near.address = Some(address(last));
+            far.push(other);
+            near
+        };
+        assert!(!pool.sweep(now), "nobody asks for a name that is not used");
+        pool.put(at(1), now, KEEP);
+        pool.put(at(2), now, KEEP);
+        let in_use = pool.take(now, false).unwrap();
+        assert_eq!(in_use.address, Some(address(2)));
+        assert!(pool.sweep(now));
+        let both: Arc<[IpAddr]> = Arc::from([address(1), address(2)]);
+        assert_eq!((pool.lead_to(both), pool.len()), (0, 1));
+        let moved: Arc<[IpAddr]> = Arc::from([address(3)]);
+        assert_eq!((pool.lead_to(Arc::clone(&moved)), pool.len()), (1, 0));
+        pool.put(in_use, now, KEEP);
+        assert_eq!(pool.len(), 0, "what was in use is closed when it comes back");
+        assert!(pool.sweep(now), "somebody uses the name");
+        assert!(!pool.sweep(now));
+        pool.put(at(3), now, KEEP);
+        assert_eq!((pool.lead_to(moved), pool.len()), (0, 1));
     }
 
     #[tokio::test]

@@ -14,7 +14,7 @@ use http::{HeaderValue, Method, StatusCode};
 use super::balance::{Member, Seat, Tried, choose};
 use super::block::{LARGE, SMALL};
 use super::body::{self, Flow};
-use super::connect::connect;
+use super::connect::{connect, leads_to};
 use super::error::{Blame, Facts, Kind, Retry, UpstreamError};
 use super::exchange::{Exchange, Expect};
 use super::health::Patience;
@@ -206,11 +206,26 @@ impl Upstream {
         }
     }
 
-    /// Closes idle connections of `worker` that nobody came back for. To be called about once a second
+    /// Closes idle connections of `worker` that nobody came back for, and those to addresses that a member's name has
+    /// left. To be called about once a second
     /// by each worker; `send` works without it, but the sockets would stay half-closed for long.
     pub fn sweep(&self, worker: usize) {
         let now = clock::now();
-        self.members.iter().filter_map(|m| m.pool(worker)).for_each(|pool| pool.sweep(now));
+        for member in &self.members {
+            let Some(pool) = member.pool(worker) else { continue };
+            if !pool.sweep(now) {
+                continue;
+            }
+            let Some(addresses) = leads_to(member) else { continue };
+            let closed = pool.lead_to(addresses);
+            if closed > 0 {
+                tracing::info!(
+                    member = &*member.name,
+                    closed,
+                    "an origin's name leads elsewhere; connections closed"
+                );
+            }
+        }
     }
 
     /// The members, for metrics: name, whether it is up, and how many requests are under way.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
@@ -34,17 +35,30 @@ pub(super) enum Stream {
 pub(super) struct Link {
     pub(super) stream: Stream,
     pub(super) timer: Timer,
+    /// Where it leads, over IP.
+    pub(super) address: Option<IpAddr>,
 }
 
 impl Link {
     /// A connection that was opened `now`.
     #[must_use]
     pub(super) fn new(stream: Stream, now: Instant) -> Self {
-        Self { stream, timer: Timer::at(now) }
+        let address = stream.address();
+        Self { stream, timer: Timer::at(now), address }
     }
 }
 
 impl Stream {
+    /// The address of the other end, over IP.
+    fn address(&self) -> Option<IpAddr> {
+        let tcp = match self {
+            Self::Tcp(tcp) => tcp,
+            Self::Tls(tls) => tls.get_ref().0,
+            _ => return None,
+        };
+        tcp.peer_addr().ok().map(|address| address.ip().to_canonical())
+    }
+
     /// Reads once into the spare room of `buffer`, which `grow` provides only when there is something
     /// to read: a connection that waits holds no buffer.
     pub(super) fn poll_read_into(

@@ -77,7 +77,7 @@ fn what_a_balancer_vouches_for_goes_on_from_it_and_from_nobody_else() {
         ("X-Amzn-Oidc-Identity", "editor"),
         ("X-Amzn-Waf-Label", "bot"),
         ("X-Amz-Cf-Id", "abc=="),
-        ("Client-Cert", ":AAAA=:"),
+        ("X-SSL-Client-Verify", "SUCCESS"),
     ];
     let told = seen(&ask(&behind(""), &fields));
     for (name, value) in fields {

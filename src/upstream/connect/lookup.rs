@@ -103,6 +103,22 @@ impl Names {
         Err(Arc::new(io::ErrorKind::TimedOut.into()))
     }
 
+    /// Where `host` leads as far as is known by now, without waiting: an answer that is old is asked for anew, and
+    /// found when somebody looks again. Nothing while the resolver does not answer.
+    pub(super) fn glance(&self, host: &str) -> Option<Arc<[IpAddr]>> {
+        let name = self.name(host);
+        let step = name.lock().step(clock::now(), || (self.ask)(host));
+        match step {
+            Step::Use(addresses) => Some(addresses),
+            Step::Ask { question, since, .. } => {
+                // Whoever polls it puts it; it then goes on by itself.
+                let answer = question.clone().now_or_never()?;
+                name.lock().settle(host, &question, since, clock::now(), &answer);
+                answer.ok()
+            }
+        }
+    }
+
     fn name(&self, host: &str) -> Arc<Name> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(name) = known.get(host) {
@@ -324,6 +340,30 @@ mod tests {
         assert_eq!(resolver.asked(), 3, "asked anew, because the question was old");
         assert_eq!(ask(&names).await, Ok(address(2)));
         assert_eq!(resolver.asked(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_glance_waits_for_nobody_and_sees_what_came_meanwhile() {
+        let (resolver, names) = Resolver::new(Ok(address(1)), 0);
+        assert_eq!(names.glance(HOST), None, "it is being asked");
+        assert_eq!(names.glance(HOST), None);
+        resolver.turns.add_permits(1);
+        tokio::task::yield_now().await;
+        assert_eq!(names.glance(HOST), Some(address(1)));
+        assert_eq!((names.glance(HOST), resolver.asked()), (Some(address(1)), 1));
+        // An old answer is asked for anew, and stays out of it while there is no new one.
+        resolver.says(Ok(address(2)));
+        pass(&names, HOLDS);
+        assert_eq!(names.glance(HOST), None);
+        resolver.turns.add_permits(1);
+        tokio::task::yield_now().await;
+        assert_eq!((names.glance(HOST), resolver.asked()), (Some(address(2)), 2));
+        // A resolver that fails says nothing of where a name leads; who connects gets the last good answer.
+        resolver.says(nothing());
+        resolver.turns.add_permits(100);
+        pass(&names, HOLDS);
+        assert_eq!(names.glance(HOST), None);
+        assert_eq!(ask(&names).await, Ok(address(2)));
     }
 
     #[tokio::test]

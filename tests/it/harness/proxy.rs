@@ -39,6 +39,7 @@ pub(crate) struct Builder {
     address_space: Option<u64>,
     certificates: Option<String>,
     ports: Option<(Port, Port)>,
+    hosts: Option<PathBuf>,
 }
 
 /// Where a site's requests go.
@@ -162,6 +163,12 @@ impl Builder {
         self
     }
 
+    /// With this file as its `/etc/hosts`, in a mount namespace of its own.
+    pub(crate) fn hosts(mut self, path: &Path) -> Self {
+        self.hosts = Some(path.to_owned());
+        self
+    }
+
     /// Starts it and waits until it listens.
     #[track_caller]
     pub(crate) fn start(mut self) -> Ravelin {
@@ -213,6 +220,12 @@ impl Builder {
             command.args(self.open_files.map(|count| format!("--nofile={count}:{count}")));
             command.args(self.address_space.map(|bytes| format!("--as={bytes}:{bytes}")));
             command.arg("--").arg(binary);
+        }
+        if let Some(hosts) = &self.hosts {
+            let binary = command.get_program().to_owned();
+            command = Command::new("unshare");
+            let script = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
+            command.args(["--map-root-user", "--mount", "sh", "-c", script]).arg(hosts).arg(binary);
         }
         command.args(["run", "--config"]).arg(config);
         command.env("NO_COLOR", "1");
