@@ -54,7 +54,7 @@ impl Stream {
         let tcp = match self {
             Self::Tcp(tcp) => tcp,
             Self::Tls(tls) => tls.get_ref().0,
-            _ => return None,
+            Self::Unix(_) => return None,
         };
         tcp.peer_addr().ok().map(|address| address.ip().to_canonical())
     }
