@@ -17,7 +17,7 @@ use crate::guard::pace::Meter;
 use crate::login::{Tap, Window};
 use crate::observe::{Received, Record};
 use crate::refusal::Refusal;
-use crate::upstream::OriginBody;
+use crate::upstream::{OriginBody, OriginStream};
 
 mod client;
 mod upload;
@@ -39,6 +39,7 @@ enum Source {
     Full(Option<Bytes>),
     Client(Box<ClientBody>),
     Origin(Box<OriginBody>),
+    Stream(Box<OriginStream>),
     #[cfg(test)]
     Scripted(Script),
 }
@@ -116,6 +117,12 @@ impl Body {
         Self { source: Source::Origin(Box::new(body)), record: None, window: None }
     }
 
+    /// What the origin sends over HTTP/2.
+    #[must_use]
+    pub fn stream(body: OriginStream) -> Self {
+        Self { source: Source::Stream(Box::new(body)), record: None, window: None }
+    }
+
     /// A body that a test plays by hand.
     #[cfg(test)]
     pub(crate) fn scripted(
@@ -153,6 +160,7 @@ impl Body {
             Source::Full(bytes) => bytes.take().filter(|b| !b.is_empty()).map(Ok),
             Source::Client(body) => ready!(body.poll_data(cx)),
             Source::Origin(body) => ready!(body.poll_data(cx)).map(|data| data.map_err(BodyError::Origin)),
+            Source::Stream(body) => ready!(body.poll_data(cx)).map(|data| data.map_err(BodyError::Origin)),
             #[cfg(test)]
             Source::Scripted(script) => ready!(script(cx)),
         };
@@ -230,6 +238,7 @@ impl http_body::Body for Body {
             Source::Full(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
             Source::Client(body) => body.is_end(),
             Source::Origin(body) => body.is_end(),
+            Source::Stream(body) => body.is_end(),
             #[cfg(test)]
             Source::Scripted(_) => false,
         }
@@ -241,6 +250,7 @@ impl http_body::Body for Body {
             Source::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Source::Client(body) => body.size_hint(),
             Source::Origin(body) => body.remaining().map_or_else(SizeHint::default, SizeHint::with_exact),
+            Source::Stream(body) => body.remaining().map_or_else(SizeHint::default, SizeHint::with_exact),
             #[cfg(test)]
             Source::Scripted(_) => SizeHint::default(),
         }
@@ -254,6 +264,7 @@ impl fmt::Debug for Body {
             Source::Full(_) => "full",
             Source::Client(_) => "client",
             Source::Origin(_) => "origin",
+            Source::Stream(_) => "stream",
             #[cfg(test)]
             Source::Scripted(_) => "scripted",
         };

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use super::endpoint::Endpoint;
 use super::health::{Health, Patience};
+use super::http2::Lanes;
 use super::pool::Pool;
 use super::settings::PoolPolicy;
-use super::stream::Link;
+use super::stream::{Link, Stream};
 use super::tls::Tls;
 use crate::load::Gate;
 
@@ -30,6 +31,8 @@ pub(super) struct Member {
     pub(super) gate: Arc<Gate>,
     outstanding: AtomicUsize,
     pools: Box<[Pool]>,
+    /// The same for HTTP/2; empty where it is not wanted.
+    lanes: Box<[Lanes]>,
 }
 
 /// The members tried for one request.
@@ -55,7 +58,10 @@ impl Member {
         pool: &PoolPolicy,
         now: Instant,
     ) -> Self {
+        let http2 = matches!(&endpoint, Endpoint::Net { h2c: true, .. })
+            || tls.as_ref().is_some_and(Tls::offers_http2);
         Self {
+            lanes: (0..if http2 { workers } else { 0 }).map(|_| Lanes::default()).collect(),
             name: endpoint.to_string().into(),
             endpoint,
             tls,
@@ -70,6 +76,18 @@ impl Member {
     #[must_use]
     pub(super) fn pool(&self, worker: usize) -> Option<&Pool> {
         self.pools.get(worker)
+    }
+
+    /// The connections of one worker that speak HTTP/2; none where it is not wanted.
+    #[must_use]
+    pub(super) fn lanes(&self, worker: usize) -> Option<&Lanes> {
+        self.lanes.get(worker)
+    }
+
+    /// Whether HTTP/2 is what `stream`, a new connection for any version, speaks.
+    pub(super) fn speaks_http2(&self, stream: &Stream) -> bool {
+        !self.lanes.is_empty()
+            && (matches!(self.endpoint, Endpoint::Net { h2c: true, .. }) || stream.agreed_on_http2())
     }
 
     /// How many requests are under way.
@@ -102,6 +120,12 @@ impl Seat {
     #[must_use]
     pub(super) fn idle(&self, now: Instant, thorough: bool) -> Option<Link> {
         self.member.pool(self.worker)?.take(now, thorough)
+    }
+
+    /// The connections of this worker that speak HTTP/2.
+    #[must_use]
+    pub(super) fn lanes(&self) -> Option<&Lanes> {
+        self.member.lanes(self.worker)
     }
 
     /// Gives the seat up and keeps the connection for the next request.

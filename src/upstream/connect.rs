@@ -30,9 +30,9 @@ pub(super) fn leads_to(member: &Member) -> Option<Arc<[IpAddr]>> {
     }
 }
 
-/// Connects to `member` in at most `limit`.
-pub(super) async fn connect(member: &Member, limit: Duration) -> Result<Stream, UpstreamError> {
-    let opened = match timeout(limit, open(member, limit)).await {
+/// Connects to `member` in at most `limit`; with `http1`, for HTTP/1 and nothing else.
+pub(super) async fn connect(member: &Member, limit: Duration, http1: bool) -> Result<Stream, UpstreamError> {
+    let opened = match timeout(limit, open(member, limit, http1)).await {
         Ok(opened) => opened,
         Err(_) => Err(UpstreamError::new(Kind::Unreachable, format!("no connection within {limit:?}"))),
     };
@@ -40,7 +40,7 @@ pub(super) async fn connect(member: &Member, limit: Duration) -> Result<Stream, 
     opened.map_err(|error| error.retry(Retry::Anywhere))
 }
 
-async fn open(member: &Member, limit: Duration) -> Result<Stream, UpstreamError> {
+async fn open(member: &Member, limit: Duration, http1: bool) -> Result<Stream, UpstreamError> {
     #[cfg(test)]
     if let Some(dialled) = crate::tests::net::dial(&member.name).await {
         return dialled.map(|end| Stream::Simulated(Box::new(end))).map_err(|error| unreachable(&error));
@@ -55,7 +55,7 @@ async fn open(member: &Member, limit: Duration) -> Result<Stream, UpstreamError>
     let tcp = tcp(host, port, limit).await?;
     match &member.tls {
         None => Ok(Stream::Tcp(tcp)),
-        Some(tls) => match tls.connect(tcp).await {
+        Some(tls) => match tls.connect(tcp, http1).await {
             Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
             Err(error) => Err(UpstreamError::new(Kind::Tls, format!("TLS: {error}"))),
         },
@@ -127,7 +127,7 @@ mod tests {
     }
 
     async fn kind(url: &str, limit: Duration) -> Kind {
-        let error = connect(&member(url), limit).await.unwrap_err();
+        let error = connect(&member(url), limit, false).await.unwrap_err();
         assert_eq!(error.retry, Retry::Anywhere);
         error.kind
     }
@@ -137,7 +137,7 @@ mod tests {
         // `localhost` is ::1 first on many machines; only 127.0.0.1 listens here.
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://localhost:{}", listener.local_addr().unwrap().port());
-        assert!(matches!(connect(&member(&url), LIMIT).await, Ok(Stream::Tcp(_))));
+        assert!(matches!(connect(&member(&url), LIMIT, false).await, Ok(Stream::Tcp(_))));
     }
 
     #[tokio::test]
@@ -147,7 +147,7 @@ mod tests {
         let url = format!("unix:{}", path.display());
         assert_eq!(kind(&url, LIMIT).await, Kind::Unreachable);
         let _listener = UnixListener::bind(&path).unwrap();
-        assert!(matches!(connect(&member(&url), LIMIT).await, Ok(Stream::Unix(_))));
+        assert!(matches!(connect(&member(&url), LIMIT, false).await, Ok(Stream::Unix(_))));
     }
 
     #[test]

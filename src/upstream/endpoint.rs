@@ -1,4 +1,4 @@
-//! Where an origin is: `http://host:port`, `https://host:port` or `unix:/path`, and nothing else.
+//! Where an origin is: `http://host:port`, `https://host:port`, `h2c://host:port` or `unix:/path`, and nothing else.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -17,12 +17,15 @@ pub enum Endpoint {
         port: u16,
         /// Whether TLS is spoken.
         tls: bool,
+        /// Whether HTTP/2 is spoken without TLS and without asking (RFC 9113 section 3.3).
+        h2c: bool,
     },
     /// A unix socket that speaks HTTP.
     Unix(PathBuf),
 }
 
-const ALLOWED: &str = "an upstream is `http://host:port`, `https://host:port` or `unix:/path/to/socket`";
+const ALLOWED: &str = "an upstream is `http://host:port`, `https://host:port`, `h2c://host:port` (HTTP/2 without TLS) or \
+                       `unix:/path/to/socket`";
 
 impl Endpoint {
     /// Whether TLS is spoken.
@@ -35,8 +38,10 @@ impl Endpoint {
     #[must_use]
     pub fn doubt(&self) -> Option<Fault> {
         let (host, port, now, then) = match self {
-            Self::Net { host, port: port @ (443 | 8443), tls: false } => (host, port, "http", "https"),
-            Self::Net { host, port: port @ 80, tls: true } => (host, port, "https", "http"),
+            Self::Net { host, port: port @ (443 | 8443), tls: false, h2c } => {
+                (host, port, scheme(false, *h2c), "https")
+            }
+            Self::Net { host, port: port @ 80, tls: true, .. } => (host, port, "https", "http"),
             _ => return None,
         };
         let message = format!("port {port} usually speaks {then}, but this upstream is written `{now}://`");
@@ -48,8 +53,8 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
-            Self::Net { host, port, tls } => {
-                let scheme = if *tls { "https" } else { "http" };
+            Self::Net { host, port, tls, h2c } => {
+                let scheme = scheme(*tls, *h2c);
                 if host.contains(':') {
                     write!(f, "{scheme}://[{host}]:{port}")
                 } else {
@@ -68,16 +73,25 @@ impl FromText for Endpoint {
         let Some((scheme, rest)) = text.split_once("://") else {
             return Err(no_scheme(text));
         };
-        let tls = match scheme.to_ascii_lowercase().as_str() {
-            "http" => false,
-            "https" => true,
+        let (tls, h2c) = match scheme.to_ascii_lowercase().as_str() {
+            "http" => (false, false),
+            "https" => (true, false),
+            "h2c" => (false, true),
             _ => {
                 let message =
                     format!("`{scheme}://` is not forwarded to: Ravelin speaks HTTP and nothing else");
                 return Err(Fault::new(message, ALLOWED));
             }
         };
-        net(text, rest, tls)
+        net(text, rest, tls, h2c)
+    }
+}
+
+fn scheme(tls: bool, h2c: bool) -> &'static str {
+    match (tls, h2c) {
+        (true, _) => "https",
+        (_, true) => "h2c",
+        _ => "http",
     }
 }
 
@@ -98,8 +112,8 @@ fn no_scheme(text: &str) -> Fault {
     Fault::new(format!("`{text}` has no scheme"), hint)
 }
 
-fn net(text: &str, rest: &str, tls: bool) -> Result<Endpoint, Fault> {
-    let scheme = if tls { "https" } else { "http" };
+fn net(text: &str, rest: &str, tls: bool, h2c: bool) -> Result<Endpoint, Fault> {
+    let scheme = scheme(tls, h2c);
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, tail) = rest.split_at_checked(end).unwrap_or((rest, ""));
     if !matches!(tail, "" | "/") {
@@ -115,7 +129,7 @@ fn net(text: &str, rest: &str, tls: bool) -> Result<Endpoint, Fault> {
         .ok_or_else(|| Fault::new(format!("`{text}` has no valid port"), "a port is 1 to 65535"))?;
     let port = port.unwrap_or(if tls { 443 } else { 80 });
     let host = host_name(host).map_err(|hint| Fault::new(format!("`{text}` has no valid host"), hint))?;
-    Ok(Endpoint::Net { host: host.into(), port, tls })
+    Ok(Endpoint::Net { host: host.into(), port, tls, h2c })
 }
 
 /// Host (brackets kept) and port of an authority; `None` if the port is not one.
@@ -165,6 +179,7 @@ mod tests {
             ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
             ("http://127.0.0.1:8080/", "http://127.0.0.1:8080"),
             ("HTTP://apache", "http://apache:80"),
+            ("h2c://apache:8080", "h2c://apache:8080"),
             ("https://origin.internal", "https://origin.internal:443"),
             ("https://[2001:db8::1]:8443", "https://[2001:db8::1]:8443"),
             ("http://web_1:80", "http://web_1:80"),
@@ -209,7 +224,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_panics_and_what_is_shown_reads_back(text in "(https?|unix|ftp)?:?(//)?[a-z0-9.:/@\\[\\]_-]{0,20}") {
+        fn never_panics_and_what_is_shown_reads_back(text in "(https?|unix|ftp|h2c)?:?(//)?[a-z0-9.:/@\\[\\]_-]{0,20}") {
             if let Ok(endpoint) = Endpoint::from_text(&text) {
                 prop_assert_eq!(Endpoint::from_text(&endpoint.to_string()).unwrap(), endpoint);
             }

@@ -102,10 +102,15 @@ impl Pool {
 
 impl Kept {
     fn is_current(&self, link: &Link) -> bool {
-        match (&self.leads_to, link.address) {
-            (Some(addresses), Some(address)) => addresses.contains(&address),
-            _ => true,
-        }
+        leads_there(self.leads_to.as_deref(), link.address)
+    }
+}
+
+/// Whether a name that leads to these addresses, if it is known where to, still leads to this one.
+pub(super) fn leads_there(addresses: Option<&[IpAddr]>, address: Option<IpAddr>) -> bool {
+    match (addresses, address) {
+        (Some(addresses), Some(address)) => addresses.contains(&address),
+        _ => true,
     }
 }
 

@@ -18,6 +18,7 @@ use super::connect::{connect, leads_to};
 use super::error::{Blame, Facts, Kind, Retry, UpstreamError};
 use super::exchange::{Exchange, Expect};
 use super::health::Patience;
+use super::http2::{self, Asked, Lanes, Parcel, Ride};
 use super::settings::Policy;
 use super::stream::Link;
 use super::tunnel::Tunnel;
@@ -167,12 +168,15 @@ impl Upstream {
                     Err(full) => return Err(UpstreamError { facts, ..busy(full) }),
                 };
                 facts.attempts += 1;
-                let kept = if fresh { None } else { seat.idle(start, order.thorough) };
-                facts.reused = kept.is_some();
-                let (mut link, start) = match kept {
-                    Some(kept) => (kept, start),
+                let ride = seat.lanes().filter(|_| !fresh && !order.expect.upgrade);
+                let ride = ride.and_then(Lanes::take);
+                let kept = if fresh || ride.is_some() { None } else { seat.idle(start, order.thorough) };
+                let way = ride.map(Way::Http2).or(kept.map(Way::Http1));
+                facts.reused = way.is_some();
+                let (way, start) = match way {
+                    Some(way) => (way, start),
                     // Boxed: connecting is rare, and its state would be the largest part of every request's.
-                    None => match Box::pin(self.open(&seat, start, &mut facts)).await {
+                    None => match Box::pin(self.open(&seat, order.expect.upgrade, start, &mut facts)).await {
                         Ok(opened) => opened,
                         // No other member could be reached either.
                         Err(error) if error.kind == Kind::Exhausted => {
@@ -184,6 +188,25 @@ impl Upstream {
                             continue;
                         }
                     },
+                };
+                let mut link = match way {
+                    Way::Http1(link) => link,
+                    // Boxed: what is not asked for costs nothing.
+                    Way::Http2(ride) => {
+                        let asked = Box::pin(self.ask(&seat, ride, &mut order, start, &mut facts)).await;
+                        match asked {
+                            Ok(asked) => return self.hand_over(seat, asked, &order, facts),
+                            Err(error)
+                                if facts.reused
+                                    && may_repeat(error.retry, repeatable)
+                                    && order.upload.rewind() =>
+                            {
+                                fresh = true;
+                                continue;
+                            }
+                            Err(error) => return Err(UpstreamError { facts, ..error }),
+                        }
+                    }
                 };
                 let mut exchange = Exchange::new(&mut link, &mut order.upload, order.expect, start);
                 let result = exchange.head().await;
@@ -213,11 +236,13 @@ impl Upstream {
         let now = clock::now();
         for member in &self.members {
             let Some(pool) = member.pool(worker) else { continue };
-            if !pool.sweep(now) {
+            let lanes = member.lanes(worker);
+            let used = lanes.is_some_and(|lanes| lanes.sweep(now, self.idle));
+            if !pool.sweep(now) && !used {
                 continue;
             }
             let Some(addresses) = leads_to(member) else { continue };
-            let closed = pool.lead_to(addresses);
+            let closed = lanes.map_or(0, |lanes| lanes.lead_to(&addresses)) + pool.lead_to(addresses);
             if closed > 0 {
                 tracing::info!(
                     member = &*member.name,
@@ -244,20 +269,27 @@ impl Upstream {
         Some((index, Seat::take(self.members.get(index)?, worker)))
     }
 
-    /// A new connection, and what time it is then.
+    /// A new connection, and what time it is then. HTTP/2 cannot carry an upgrade (RFC 9113 section 8.6).
     async fn open(
         &self,
         seat: &Seat,
+        upgrade: bool,
         start: Instant,
         facts: &mut Facts,
-    ) -> Result<(Link, Instant), UpstreamError> {
-        let opened = connect(&seat.member, self.connect).await;
+    ) -> Result<(Way, Instant), UpstreamError> {
+        let opened = connect(&seat.member, self.connect, upgrade).await;
         let now = clock::now();
         match opened {
             Ok(stream) => {
                 seat.member.health.succeeded();
                 facts.connect = Some(now - start);
-                Ok((Link::new(stream, now), now))
+                let link = Link::new(stream, now);
+                let Some(lanes) = seat.lanes().filter(|_| !upgrade && seat.member.speaks_http2(&link.stream))
+                else {
+                    return Ok((Way::Http1(link), now));
+                };
+                let ride = lanes.open(link, self.limits.response_head).await?;
+                Ok((Way::Http2(ride), now))
             }
             Err(error) => {
                 if error.kind.blame() == Blame::Origin && seat.member.health.failed(now) {
@@ -265,6 +297,46 @@ impl Upstream {
                 }
                 Err(error)
             }
+        }
+    }
+
+    /// One request and its response head over HTTP/2.
+    async fn ask(
+        &self,
+        seat: &Seat,
+        ride: Ride,
+        order: &mut Order,
+        start: Instant,
+        facts: &mut Facts,
+    ) -> Result<Asked, UpstreamError> {
+        let secure = seat.member.endpoint.tls();
+        let (head, body, length) = order.upload.lend();
+        let bytes = head.len() as u64;
+        let parcel = Parcel::new(body, length, start);
+        let asked = http2::ask(ride, head, secure, parcel.clone(), &order.expect, start).await;
+        facts.sent = bytes + parcel.sent();
+        if asked.is_ok() {
+            facts.first_byte = Some(clock::now() - start);
+        } else if parcel.is_untouched() {
+            order.upload.take_back(parcel.unpack());
+        } else {
+            return asked.map_err(|error| error.retry(Retry::Never));
+        }
+        asked
+    }
+
+    /// What was answered over HTTP/2.
+    fn hand_over(
+        &self,
+        seat: Seat,
+        asked: Asked,
+        order: &Order,
+        facts: Facts,
+    ) -> Result<Answer, UpstreamError> {
+        let idle = self.limits.body_idle.max(order.expect.first_byte);
+        match asked.open(seat, order.to_head, idle) {
+            Ok((head, body)) => Ok(Answer { reply: reply(head, body), facts }),
+            Err(error) => Err(UpstreamError { facts, ..error }),
         }
     }
 
@@ -331,6 +403,14 @@ fn busy(full: Full) -> UpstreamError {
         Full::Crowded => "too many requests wait for their turn, and this client has most of them",
     };
     UpstreamError::new(Kind::Busy, detail)
+}
+
+/// What a request goes out on.
+enum Way {
+    /// A connection of its own.
+    Http1(Link),
+    /// A stream among others.
+    Http2(Ride),
 }
 
 /// What stays the same over every attempt.

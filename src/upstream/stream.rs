@@ -15,6 +15,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::block::Block;
 use super::timer::Timer;
+use super::tls::HTTP2;
 
 /// A connected stream.
 pub(super) enum Stream {
@@ -49,12 +50,19 @@ impl Link {
 }
 
 impl Stream {
+    /// Whether HTTP/2 was agreed on in the handshake.
+    pub(super) fn agreed_on_http2(&self) -> bool {
+        matches!(self, Self::Tls(tls) if tls.get_ref().1.alpn_protocol() == Some(HTTP2))
+    }
+
     /// The address of the other end, over IP.
     fn address(&self) -> Option<IpAddr> {
         let tcp = match self {
             Self::Tcp(tcp) => tcp,
             Self::Tls(tls) => tls.get_ref().0,
             Self::Unix(_) => return None,
+            #[cfg(test)]
+            Self::Simulated(_) => return None,
         };
         tcp.peer_addr().ok().map(|address| address.ip().to_canonical())
     }

@@ -35,6 +35,15 @@ impl Timer {
         self.due = due;
     }
 
+    /// Due then, if that is later; whether it is.
+    pub(super) fn later(&mut self, due: Instant) -> bool {
+        let later = due > self.due;
+        if later {
+            self.due = due;
+        }
+        later
+    }
+
     /// Due in `wait` from now, and not before.
     pub(super) fn push(&mut self, wait: Duration) {
         self.due = clock::now() + wait;

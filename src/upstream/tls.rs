@@ -20,10 +20,15 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::pin::Pin;
 
+/// What HTTP/2 is called in a handshake.
+pub(super) const HTTP2: &[u8] = b"h2";
+
 /// How TLS is spoken to one member.
 #[derive(Clone)]
 pub(super) struct Tls {
     config: Arc<ClientConfig>,
+    /// The same without HTTP/2, for what HTTP/2 cannot carry; none where it is not offered anyway.
+    http1: Option<Arc<ClientConfig>>,
     name: ServerName<'static>,
 }
 
@@ -41,12 +46,23 @@ pub(super) struct Trust {
 impl Tls {
     /// TLS to a member that is called `name`.
     pub(super) fn new(config: Arc<ClientConfig>, name: ServerName<'static>) -> Self {
-        Self { config, name }
+        Self { config, http1: None, name }
     }
 
-    /// Shakes hands.
-    pub(super) async fn connect(&self, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        TlsConnector::from(Arc::clone(&self.config)).connect(self.name.clone(), tcp).await
+    /// The same, which offers HTTP/2 as `config` does.
+    pub(super) fn or_http2(self, config: Arc<ClientConfig>) -> Self {
+        Self { config, http1: Some(self.config), name: self.name }
+    }
+
+    /// Whether HTTP/2 is offered.
+    pub(super) fn offers_http2(&self) -> bool {
+        self.http1.is_some()
+    }
+
+    /// Shakes hands; with `http1`, no other version is offered.
+    pub(super) async fn connect(&self, tcp: TcpStream, http1: bool) -> io::Result<TlsStream<TcpStream>> {
+        let config = self.http1.as_ref().filter(|_| http1).unwrap_or(&self.config);
+        TlsConnector::from(Arc::clone(config)).connect(self.name.clone(), tcp).await
     }
 }
 
@@ -70,6 +86,13 @@ pub(super) fn config(trust: Trust) -> Result<Arc<ClientConfig>, Error> {
     };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// The same configuration, which offers HTTP/2 first (RFC 9113 section 3.2).
+pub(super) fn with_http2(config: &ClientConfig) -> Arc<ClientConfig> {
+    let mut config = config.clone();
+    config.alpn_protocols.insert(0, HTTP2.to_vec());
+    Arc::new(config)
 }
 
 /// Chain and name by webpki (unless any certificate is accepted), then the pins.

@@ -27,6 +27,7 @@ pub(super) struct Raw {
     client: Option<RawClient>,
     server_name: Option<Placed<String>>,
     accept_any: Option<Placed<bool>>,
+    http2: Option<Placed<bool>>,
 }
 
 /// `client_certificate = { chain = …, key = … }`.
@@ -50,6 +51,8 @@ pub struct Common {
 #[derive(Debug)]
 pub(super) struct Shared {
     config: Arc<ClientConfig>,
+    /// The same with HTTP/2, where that is wanted.
+    http2: Option<Arc<ClientConfig>>,
     server_name: Option<ServerName<'static>>,
 }
 
@@ -72,6 +75,7 @@ impl Raw {
             client,
             server_name: section.get(reading, "server_name"),
             accept_any: section.get(reading, "danger_accept_any_certificate"),
+            http2: section.get(reading, "http2"),
         };
         section.finish(reading);
         raw
@@ -135,7 +139,11 @@ impl Shared {
                 Some("set `server_name` in `[site.upstream_tls]`".to_owned()),
             );
         }
-        Some(Tls::new(Arc::clone(&self.config), name.ok()?))
+        let tls = Tls::new(Arc::clone(&self.config), name.ok()?);
+        Some(match &self.http2 {
+            Some(http2) => tls.or_http2(Arc::clone(http2)),
+            None => tls,
+        })
     }
 }
 
@@ -147,7 +155,7 @@ pub(super) fn compile(
     complaints: &mut Complaints,
 ) -> Option<Shared> {
     if let (None, Some(config)) = (raw, &common.plain) {
-        return Some(Shared { config: Arc::clone(config), server_name: None });
+        return Some(Shared { config: Arc::clone(config), http2: None, server_name: None });
     }
     let place = raw.map_or(site, |raw| &raw.place);
     let any = raw.is_some_and(|raw| raw.accepts_any(complaints));
@@ -172,7 +180,9 @@ pub(super) fn compile(
             if raw.is_none() {
                 common.plain = Some(Arc::clone(&config));
             }
-            Some(Shared { config, server_name })
+            let wanted = raw.and_then(|raw| raw.http2.as_ref()).is_some_and(|http2| http2.value);
+            let http2 = wanted.then(|| tls::with_http2(&config));
+            Some(Shared { config, http2, server_name })
         }
         Err(error) => {
             complaints.error(

@@ -100,6 +100,20 @@ impl Upload {
         self.state == State::AwaitingClient
     }
 
+    /// Head, body and, where that is known, length: for HTTP/2, which frames them in its own way. Nothing went out yet.
+    pub(super) fn lend(&mut self) -> (&[u8], Option<Body>, Option<u64>) {
+        let length = match self.coding {
+            Coding::Length { left } => Some(left),
+            Coding::Chunked { .. } => None,
+        };
+        (&self.head, self.body.take(), length)
+    }
+
+    /// Takes the body back, of which nothing went out.
+    pub(super) fn take_back(&mut self, body: Option<Body>) {
+        self.body = body;
+    }
+
     /// Goes back to the start, for another connection, if nothing of the body would be missing.
     /// Whether the request *may* be sent again is the caller's decision.
     pub(super) fn rewind(&mut self) -> bool {

@@ -2,6 +2,7 @@
 
 mod bulk;
 mod evil;
+mod http2;
 mod reuse;
 mod settings;
 mod tls;
