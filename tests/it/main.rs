@@ -41,6 +41,7 @@ mod malformed;
 mod office;
 mod origin;
 mod origin_faults;
+mod origin_http2;
 mod path_acl;
 mod replay;
 mod restricting;

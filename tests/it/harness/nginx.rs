@@ -27,15 +27,20 @@ impl Nginx {
             println!("SKIPPED: nginx is not installed; tests/run installs it");
             return None;
         }
+        let rest = format!("root {}; index index.html;", site.display());
+        Some(Self::start("", &rest))
+    }
+
+    /// Serves what the lines of a `server` say; `listen` follows the address, such as `ssl http2`.
+    pub(crate) fn start(listen: &str, server: &str) -> Self {
         let (dir, port) = (tempfile::tempdir().expect("a temporary directory"), Port::reserve());
         let temps = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
         let temps = temps.map(|name| format!("{name}_temp_path {}/{name};", dir.path().display())).join("\n");
         let text = format!(
             "daemon off; master_process off; pid {root}/pid; error_log {root}/error.log;\nevents {{}}\n\
-             http {{ access_log off; {temps}\nserver {{ listen 127.0.0.1:{port}; root {site}; index index.html; }} }}\n",
+             http {{ access_log off; {temps}\nserver {{ listen 127.0.0.1:{port} {listen}; {server} }} }}\n",
             root = dir.path().display(),
             port = port.number(),
-            site = site.display(),
         );
         let config = dir.path().join("nginx.conf");
         std::fs::write(&config, text).expect("the configuration is written");
@@ -51,7 +56,7 @@ impl Nginx {
         let number = port.number();
         let up = within(Duration::from_secs(10), || std::net::TcpStream::connect(("127.0.0.1", number)).ok());
         assert!(up.is_some(), "nginx does not start");
-        Some(Self { url: format!("http://127.0.0.1:{number}"), _dir: dir, _port: port, serve })
+        Self { url: format!("http://127.0.0.1:{number}"), _dir: dir, _port: port, serve }
     }
 }
 
