@@ -79,7 +79,8 @@ impl Policy {
                     .map_err(|error| rustls::Error::General(error.to_string()))?;
                 let mut roots = RootCertStore::empty();
                 root.map_or(Ok(()), |root| roots.add(root.clone()))?;
-                let trust = Trust { roots: Some(roots.into()), pins: Vec::new(), client: None };
+                let trust =
+                    Trust { roots: Some(roots.into()), named: Vec::new(), pins: Vec::new(), client: None };
                 Some(Tls::new(tls::config(trust)?, name))
             }
             _ => None,

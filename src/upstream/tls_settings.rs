@@ -160,10 +160,16 @@ pub(super) fn compile(
     let place = raw.map_or(site, |raw| &raw.place);
     let any = raw.is_some_and(|raw| raw.accepts_any(complaints));
     let file = raw.and_then(|raw| raw.roots.as_ref());
-    let roots = if any { None } else { Some(roots(file, common, place, complaints)?) };
+    let (roots, named) = if any {
+        (None, Vec::new())
+    } else {
+        let (roots, named) = roots(file, common, place, complaints)?;
+        (Some(roots), named)
+    };
     let pins = raw.and_then(|raw| raw.pins.as_ref());
     let trust = Trust {
         roots,
+        named,
         pins: pins.map(|p| p.value.iter().map(|pin| pin.value.0).collect()).unwrap_or_default(),
         client: raw.and_then(|raw| raw.client(complaints)),
     };
@@ -195,17 +201,20 @@ pub(super) fn compile(
     }
 }
 
+/// Roots, and the certificates that they were made of if an operator named them.
+type Roots = (Arc<RootCertStore>, Vec<CertificateDer<'static>>);
+
 /// The roots of a file, or the operating system's.
 fn roots(
     file: Option<&Placed<PathBuf>>,
     common: &mut Common,
     place: &Place,
     complaints: &mut Complaints,
-) -> Option<Arc<RootCertStore>> {
+) -> Option<Roots> {
     let mut store = RootCertStore::empty();
     let Some(file) = file else {
         if let Some(known) = &common.roots {
-            return Some(Arc::clone(known));
+            return Some((Arc::clone(known), Vec::new()));
         }
         store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         if store.is_empty() {
@@ -217,16 +226,17 @@ fn roots(
             );
             return None;
         }
-        return Some(Arc::clone(common.roots.insert(Arc::new(store))));
+        return Some((Arc::clone(common.roots.insert(Arc::new(store))), Vec::new()));
     };
-    for certificate in certificates(file, complaints)? {
-        if let Err(error) = store.add(certificate) {
+    let named = certificates(file, complaints)?;
+    for certificate in &named {
+        if let Err(error) = store.add(certificate.clone()) {
             let message = format!("a certificate in {} cannot be a root: {error}", shown(file));
             complaints.error(Some(&file.place), message, None);
             return None;
         }
     }
-    Some(Arc::new(store))
+    Some((Arc::new(store), named))
 }
 
 /// The text of a PEM file that is no larger than makes sense: a system's whole bundle has 200 KiB.

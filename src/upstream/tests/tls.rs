@@ -50,7 +50,7 @@ impl Leaf {
 }
 
 fn trust(authority: &Authority) -> Trust {
-    Trust { roots: Some(authority.store().into()), pins: Vec::new(), client: None }
+    Trust { roots: Some(authority.store().into()), named: Vec::new(), pins: Vec::new(), client: None }
 }
 
 /// What becomes of one request to an origin with this certificate, by a client that trusts so.
@@ -114,8 +114,37 @@ async fn a_self_signed_certificate_may_be_its_own_root() {
     let leaf = Leaf { certificate: params.self_signed(&key).unwrap(), key };
     let mut store = RootCertStore::empty();
     store.add(leaf.certificate.der().clone()).unwrap();
-    let trust = Trust { roots: Some(store.into()), pins: Vec::new(), client: None };
+    let trust = Trust { roots: Some(store.into()), named: Vec::new(), pins: Vec::new(), client: None };
     assert!(ask(&leaf, None, trust, "origin.internal").await.is_ok());
+}
+
+#[tokio::test]
+async fn one_that_is_marked_as_a_ca_may_be_if_it_is_named_itself() {
+    let made = |change: fn(&mut CertificateParams)| {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(["origin.internal".to_owned()]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        change(&mut params);
+        Leaf { certificate: params.self_signed(&key).unwrap(), key }
+    };
+    let trusting = |leaf: &Leaf, named: bool| {
+        let mut store = RootCertStore::empty();
+        store.add(leaf.certificate.der().clone()).unwrap();
+        let named = if named { vec![leaf.certificate.der().clone()] } else { Vec::new() };
+        Trust { roots: Some(store.into()), named, pins: Vec::new(), client: None }
+    };
+    let leaf = made(|_| {});
+    assert!(ask(&leaf, None, trusting(&leaf, true), "origin.internal").await.is_ok());
+    assert_eq!(ask(&leaf, None, trusting(&leaf, false), "origin.internal").await, Err(Kind::Tls));
+    assert_eq!(ask(&leaf, None, trusting(&leaf, true), "other.internal").await, Err(Kind::Tls));
+    assert_eq!(ask(&made(|_| {}), None, trusting(&leaf, true), "origin.internal").await, Err(Kind::Tls));
+    let old = made(|params| params.not_after = rcgen::date_time_ymd(2020, 1, 1));
+    let client = made(|params| params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth]);
+    for bad in [old, client] {
+        assert_eq!(ask(&bad, None, trusting(&bad, true), "origin.internal").await, Err(Kind::Tls));
+    }
+    let pinned = Trust { pins: vec![made(|_| {}).pin()], ..trusting(&leaf, true) };
+    assert_eq!(ask(&leaf, None, pinned, "origin.internal").await, Err(Kind::Tls), "pins still hold");
 }
 
 #[tokio::test]
@@ -135,7 +164,7 @@ async fn pins_come_on_top() {
 async fn any_certificate_only_if_it_is_spelled_dangerously_and_pins_still_hold() {
     let ours = Authority::new();
     let leaf = ours.leaf("whatever.internal");
-    let any = |pins| Trust { roots: None, pins, client: None };
+    let any = |pins| Trust { roots: None, named: Vec::new(), pins, client: None };
     assert!(ask(&leaf, None, any(Vec::new()), "origin.internal").await.is_ok());
     let stranger = ours.leaf("whatever.internal");
     assert_eq!(ask(&leaf, None, any(vec![stranger.pin()]), "origin.internal").await, Err(Kind::Tls));
