@@ -24,7 +24,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 
 use crate::bans::rate;
 use crate::bans::watch::Exchange;
-use crate::bans::{self, Action, Ban, Memory, Who};
+use crate::bans::{self, Action, Ban, Memory, UnderWay, Who};
 use crate::body::{Body, Upload};
 use crate::client::key::Key;
 use crate::client::{self, Client, Peer};
@@ -44,7 +44,7 @@ use crate::harden;
 use crate::head::Head;
 use crate::health;
 use crate::load::Mark;
-use crate::login::{self, Asked, Conclusion, Outcome, Settlement, Tap, Window};
+use crate::login::{self, Admission, Asked, Conclusion, Outcome, Settlement, Tap, Window};
 use crate::observe::Record;
 use crate::redirect;
 use crate::refusal::{Reason, Refusal};
@@ -173,15 +173,24 @@ async fn serve<'g, 'r>(
             debug_assert!(!is_ordered(&head, "1"), "asked for by a test");
             let place = worker.enter(generation, &errand.client)?;
             let upstream = &errand.site.upstream;
-            let tap = errand.watch(worker, &generation.bans, &head, &upload, record.draw());
+            let tap = errand.watch(worker, generation, &head, &upload, record.draw())?;
             let call = errand.call(generation, peer, head, (upload, tap.as_ref()), found.secure, record)?;
             let call = Call { client: place.client(), ..call };
             record.hold(place);
             let answer = upstream.send(worker.index, call).await;
             let facts = answer.as_ref().map_or_else(|error| &error.facts, |answer| &answer.facts);
             record.origin(&facts.seen());
-            let mut reply = answer?.reply;
-            errand.conclude(worker, generation, &head, tap.as_ref(), &mut reply, record);
+            let admitted = tap.as_ref().map(Tap::take_admitted).unwrap_or_default();
+            admitted.would_block.iter().for_each(|refusal| record.would_block(refusal));
+            let under_way = admitted.under_way;
+            let mut reply = match answer {
+                Ok(answer) => answer.reply,
+                Err(error) => {
+                    under_way.into_iter().for_each(UnderWay::give_back);
+                    return Err(error.into());
+                }
+            };
+            errand.conclude(worker, generation, &head, (tap.as_ref(), under_way), &mut reply, record);
             Ok(reply)
         }
     }
@@ -484,31 +493,37 @@ impl<'g> Found<'g, '_> {
 }
 
 impl Errand<'_, '_> {
-    /// Looks whether the request may be a try to log in. Where user names are counted, one that is banned is
-    /// stopped before the last piece of the body goes on: its password is not looked at.
+    /// Looks whether the request may be a try to log in. It is stopped before the last piece of its body goes on, and
+    /// before any password is looked at, where client or user name are locked out by then, or tries are too many.
     fn watch(
         &self,
         worker: &Worker,
-        bans: &Arc<bans::Policy>,
+        generation: &Generation,
         head: &Head<'_>,
         upload: &Upload,
         draw: Draw,
-    ) -> Option<Tap> {
+    ) -> Result<Option<Tap>, Refusal> {
         let asked = Asked::of(head, &self.path, self.target.query, upload.size_hint().exact());
-        let tap = login::watch(&self.route.rules.login, &asked).map(Tap::new)?;
-        if bans.login().user_retry.is_none() {
-            return Some(tap);
+        let rules = &self.route.rules;
+        let Some(watch) = login::watch(&rules.login, &asked) else { return Ok(None) };
+        let (addr, client) = (self.client.addr, generation.client.key(self.client.addr));
+        let admission = Admission {
+            ledger: Arc::clone(worker.ledger()),
+            meters: Arc::clone(worker.meters()),
+            bans: Arc::clone(&generation.bans),
+            who: Who { addr, client, site: self.site.id },
+            area: self.route.area,
+            method: head.method().clone(),
+            path: (*self.path).into(),
+            modes: (rules.modes.ban, rules.modes.rate),
+            draw,
+        };
+        let tap = Tap::new(watch).guarded(move |attempts| admission.check(attempts));
+        if upload.is_end() {
+            // All of it stands in the head.
+            tap.end()?;
         }
-        let (ledger, bans) = (Arc::clone(worker.ledger()), Arc::clone(bans));
-        let (site, mode) = (self.site.id, self.route.rules.modes.ban);
-        Some(tap.guarded(move |attempt| {
-            let user = attempt.user.as_deref().map(login::user_id);
-            let check = |user| bans::check_user(&bans, &ledger, user, site, clock::millis());
-            match user.and_then(check) {
-                Some((its, refusal)) if is_enforced(draw, mode.min(its)) => Err(refusal),
-                _ => Ok(()),
-            }
-        }))
+        Ok(Some(tap))
     }
 
     /// Looks what came of it, and has that counted. Nothing is held back for it.
@@ -517,7 +532,7 @@ impl Errand<'_, '_> {
         worker: &Worker,
         generation: &Generation,
         head: &Head<'_>,
-        tap: Option<&Tap>,
+        (tap, under_way): (Option<&Tap>, Vec<UnderWay>),
         reply: &mut Reply,
         record: &mut Record,
     ) {
@@ -537,7 +552,9 @@ impl Errand<'_, '_> {
             Some(tap) => tap.with(|watch| judge(Some(watch))),
             None => judge(None),
         };
-        let Some(conclusion) = conclusion else { return };
+        let Some(conclusion) = conclusion else {
+            return under_way.into_iter().for_each(UnderWay::give_back);
+        };
         let facts = login::Facts::of(policy, reply.status.as_u16(), &reply.fields);
         let settlement = Settlement {
             ledger: Arc::clone(worker.ledger()),
@@ -548,6 +565,7 @@ impl Errand<'_, '_> {
             id: record.id().into(),
             user_names: policy.user_names,
             half: facts.asks_for_mfa(),
+            under_way,
         };
         match conclusion {
             Conclusion::Now(outcome) => settlement.settle(&outcome, Some(record), clock::millis()),

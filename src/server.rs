@@ -83,7 +83,7 @@ pub struct House {
     /// Who failed, who is locked out, and who was seen to log in.
     pub ledger: Arc<Ledger>,
     /// Where every client stands with the limits on how often it may ask.
-    pub meters: Meters,
+    pub meters: Arc<Meters>,
     /// Banned clients whose answer is late on purpose.
     pub tarpit: Arc<Tarpit>,
     /// How far the shutdown has come.
@@ -169,7 +169,7 @@ pub fn run(
         census: Arc::new(Census::new()),
         state: Arc::default(),
         load: Arc::new(Load::new()),
-        meters: Meters::new(clock::now()),
+        meters: Arc::new(Meters::new(clock::now())),
         tarpit: Arc::default(),
         drain: Drain::new(),
         readiness: Readiness::default(),
@@ -653,6 +653,12 @@ impl Worker {
     #[must_use]
     pub fn ledger(&self) -> &Arc<Ledger> {
         &self.house.ledger
+    }
+
+    /// Where every client stands with the limits on how often it may ask.
+    #[must_use]
+    pub fn meters(&self) -> &Arc<Meters> {
+        &self.house.meters
     }
 
     /// Banned clients whose answer is late on purpose.

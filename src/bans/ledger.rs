@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use super::grants::Grants;
 use super::jail::{Action, Jail, Reach};
 use super::shelf::{Shelf, Worth};
+use super::under_way::{Full, Tries, UnderWay};
 use super::{Ban, Culprit, SiteId, Subject, UserId, audit, stable_hash};
 use crate::client::key::Key;
 use crate::clock::Millis;
@@ -36,6 +37,9 @@ const CHANGES_KEPT: usize = 16_384;
 
 /// A client that logged in is known for as long as TYPO3 keeps a backend session (`BE/sessionTimeout`, 28,800 s).
 const KNOWN_FOR: Duration = Duration::from_hours(8);
+
+/// Subjects with tries whose outcome is not known yet: as many as requests are under way, and those that left just now.
+const UNDER_WAY: usize = 16_384;
 
 /// What a level is worth when the jail that gave it is not at hand.
 const LEVEL_LASTS: Duration = Duration::from_hours(24);
@@ -180,6 +184,7 @@ struct Shard {
     bans: Shelf<Subject, Held>,
     tracks: Shelf<TrackKey, Track>,
     known: Shelf<(Key, SiteId), Millis>,
+    under_way: Shelf<TrackKey, Tries>,
 }
 
 /// The bans of one subject.
@@ -187,7 +192,7 @@ struct Shard {
 struct Held(Vec<Ban>);
 
 /// A jail, a subject, and the site if the jail counts site by site.
-type TrackKey = (u64, Subject, Option<SiteId>);
+pub(super) type TrackKey = (u64, Subject, Option<SiteId>);
 
 /// What a subject did in a jail.
 #[derive(Debug, Default)]
@@ -240,6 +245,12 @@ impl Track {
         self.failures.insert(at, (now, 1));
         self.over = self.over.max(now.plus(find_time));
         self.count()
+    }
+
+    /// How many failures count now.
+    fn counting(&self, now: Millis, find_time: Duration) -> u32 {
+        let fresh = self.failures.iter().filter(|(at, _)| now.since(*at) < find_time);
+        fresh.fold(0, |sum, (_, count)| sum.saturating_add(*count))
     }
 
     /// How many failures are kept.
@@ -335,10 +346,46 @@ impl Ledger {
         if who.ignored {
             return None;
         }
-        let client = self.count(jail, Subject::Client(who.client), who, jail.max_retry, now);
-        let user = who.user.zip(jail.user_retry);
-        let user = user.and_then(|(user, most)| self.count(jail, Subject::User(user), who, most, now));
-        client.or(user)
+        let mut made = None;
+        for (subject, most) in who.subjects(jail) {
+            let ban = self.count(jail, subject, who, most, now);
+            made = made.or(ban);
+        }
+        made
+    }
+
+    /// A try goes on its way: it takes the place of a failure until its outcome is known.
+    ///
+    /// # Errors
+    /// When so many are under way that one more could get past the failure that makes the ban.
+    pub fn begin(self: &Arc<Self>, jail: &Jail, who: &Culprit, now: Millis) -> Result<UnderWay, Full> {
+        let mut under_way = UnderWay::new(self);
+        if who.ignored {
+            return Ok(under_way);
+        }
+        for (subject, most) in who.subjects(jail) {
+            let key = Tally::of(jail, subject, who, now).key();
+            let Some(mut shard) = self.shard(&subject) else { continue };
+            let failures = shard.tracks.get(&key).map_or(0, |track| track.counting(now, jail.find_time));
+            let begun = shard.under_way.entry(key, now, Tries::default).begin(failures, most, now);
+            drop(shard);
+            match begun {
+                Ok(()) => under_way.holds(key),
+                Err(full) => {
+                    under_way.give_back();
+                    return Err(full);
+                }
+            }
+        }
+        Ok(under_way)
+    }
+
+    /// A try is over; since when its client has left, if it has not heard what came of it.
+    pub(super) fn end(&self, key: &TrackKey, left: Option<Millis>) {
+        let Some(mut shard) = self.shard(&key.1) else { return };
+        if shard.under_way.get_mut(key).is_some_and(|tries| tries.end(left)) {
+            shard.under_way.remove(key);
+        }
     }
 
     fn count(&self, jail: &Jail, subject: Subject, who: &Culprit, most: u32, now: Millis) -> Option<Ban> {
@@ -558,6 +605,8 @@ impl Ledger {
             // Once round in a minute, in less than a millisecond for each hundred thousand.
             let part = |len: usize| len / 64 + 8;
             let (bans, tracks, known) = (before, shard.tracks.len(), shard.known.len());
+            let under_way = shard.under_way.len();
+            shard.under_way.sweep(now, part(under_way));
             shard.bans.sweep(now, part(bans));
             shard.tracks.sweep(now, part(tracks));
             shard.known.sweep(now, part(known));
@@ -665,6 +714,7 @@ impl Shard {
             bans: Shelf::new(bounds.bans / SHARDS),
             tracks: Shelf::new(bounds.failures / SHARDS),
             known: Shelf::new(bounds.known / SHARDS),
+            under_way: Shelf::new(UNDER_WAY / SHARDS),
         }
     }
 }

@@ -297,3 +297,49 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn tries_at_once_take_the_places_of_failures() {
+    let (ledger, jail, who) = (Arc::new(Ledger::default()), Jail::default(), who("192.0.2.1"));
+    let mut open: Vec<_> = (0..4).map(|_| ledger.begin(&jail, &who, Millis(0)).unwrap()).collect();
+    let full = ledger.begin(&jail, &who, Millis(0)).unwrap_err();
+    assert_eq!((full.failures, full.under_way, full.most), (0, 4, 4));
+    assert!(ledger.begin(&jail, &Culprit { site: OTHER, ..who }, Millis(0)).is_ok());
+    assert!(ledger.begin(&jail, &Culprit { ignored: true, ..who }, Millis(0)).is_ok());
+    open.pop().unwrap().give_back();
+    open.push(ledger.begin(&jail, &who, Millis(1)).unwrap());
+    for try_ in open {
+        assert!(ledger.banned(who.client, SITE, Millis(2)).is_none());
+        ledger.strike(&jail, &who, Millis(2));
+        try_.give_back();
+    }
+    assert!(ledger.banned(who.client, SITE, Millis(3)).is_some(), "by failures, not by places");
+    let over = Millis(60 * MINUTE);
+    ledger.strike(&jail, &who, over);
+    let open: Vec<_> = (0..3).map(|_| ledger.begin(&jail, &who, over).unwrap()).collect();
+    assert!(ledger.begin(&jail, &who, over).is_err(), "one failure and three tries");
+    open.into_iter().for_each(UnderWay::give_back);
+    assert!(ledger.begin(&Jail { max_retry: 1, ..jail }, &who, over).is_ok(), "one at a time can always try");
+}
+
+#[test]
+fn the_places_of_a_user_name_are_counted_over_all_clients() {
+    let ledger = Arc::new(Ledger::default());
+    let jail = Jail { user_retry: Some(2), ..Jail::default() };
+    let named = |addr: &str| Culprit { user: Some(UserId(7)), ..who(addr) };
+    let first = ledger.begin(&jail, &named("192.0.2.1"), Millis(0)).unwrap();
+    let _second = ledger.begin(&jail, &named("192.0.2.2"), Millis(0)).unwrap();
+    assert!(ledger.begin(&jail, &named("192.0.2.3"), Millis(0)).is_err());
+    first.give_back();
+    assert!(ledger.begin(&jail, &named("192.0.2.3"), Millis(0)).is_ok());
+}
+
+#[test]
+fn a_try_whose_client_has_left_keeps_its_place_for_ten_seconds() {
+    let mut tries = super::super::under_way::Tries::default();
+    assert_eq!(tries.begin(0, 1, Millis(0)), Ok(()));
+    assert!(!tries.end(Some(Millis(1_000))));
+    assert!(tries.begin(0, 1, Millis(10_999)).is_err());
+    assert_eq!(tries.begin(0, 1, Millis(11_000)), Ok(()));
+    assert!(tries.end(None), "nothing is left to remember");
+}

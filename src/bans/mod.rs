@@ -12,6 +12,7 @@ pub mod policy;
 pub mod rate;
 mod shelf;
 pub mod tarpit;
+mod under_way;
 pub mod watch;
 
 use std::fmt;
@@ -24,6 +25,7 @@ pub use ledger::{Bounds, Change, Ledger, Sentence, Tally};
 pub use policy::{Policy, Raw};
 pub use rate::Meters;
 pub use tarpit::Tarpit;
+pub use under_way::{Full, UnderWay};
 
 use crate::client::key::Key;
 pub use crate::client::key::stable_hash;
@@ -74,6 +76,14 @@ pub struct Culprit {
     pub user: Option<UserId>,
     /// Whether the operator's `ignore` list names the client: it is counted and never banned.
     pub ignored: bool,
+}
+
+impl Culprit {
+    /// As whom a failure counts, and the failure that makes the ban of each.
+    fn subjects(&self, jail: &Jail) -> impl Iterator<Item = (Subject, u32)> + use<> {
+        let user = self.user.zip(jail.user_retry).map(|(user, most)| (Subject::User(user), most));
+        [Some((Subject::Client(self.client), jail.max_retry)), user].into_iter().flatten()
+    }
 }
 
 /// A subject that is locked out.

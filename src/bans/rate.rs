@@ -74,6 +74,8 @@ pub struct Rate {
     pub mode: Mode,
     /// Whether it counts attempts to log in, which its refusal says.
     is_login: bool,
+    /// Whether it counts them wherever they are made, because nothing else was written.
+    everywhere: bool,
     gcra: Gcra,
     id: u64,
     paths: Box<[Glob]>,
@@ -148,6 +150,7 @@ impl Raw {
         }
         let globs = |list: Vec<Placed<Text<PathGlob>>>| list.into_iter().map(|p| p.value.0.0).collect();
         let is_login = name.value == LOGIN.0;
+        let everywhere = is_login && self.path.is_none() && self.method.is_none() && self.area.is_none();
         Some(Rate {
             mode: self.mode.map_or(Mode::Enforce, |mode| mode.value.0),
             gcra: Gcra::new(rate.value.0, u32::try_from(burst).unwrap_or(1)),
@@ -168,6 +171,7 @@ impl Raw {
             place: format!("{} [[rate]] {}", place.label(), name.value).into(),
             name: name.value.into(),
             is_login,
+            everywhere,
         })
     }
 }
@@ -193,6 +197,7 @@ pub(super) fn compile(raw: Vec<Raw>, complaints: &mut Complaints) -> Box<[Rate]>
             name: LOGIN.0.into(),
             mode: Mode::Enforce,
             is_login: true,
+            everywhere: true,
             gcra: Gcra::new(LOGIN.1, LOGIN.2),
             id: stable_hash(LOGIN.0.as_bytes()),
             paths: [].into(),
@@ -222,6 +227,13 @@ impl Rate {
                 && self.except.iter().any(|glob| glob.matches(decoded(asked.path))))
     }
 
+    /// Whether it counts a request that turns out to be a try to log in, and has not counted it yet.
+    #[must_use]
+    pub fn counts_try(&self, asked: &Asked<'_>) -> bool {
+        let here = self.sites.is_empty() || self.sites.contains(&asked.site);
+        self.everywhere && here && !self.counts(asked)
+    }
+
     /// The refusal of a request that has to wait.
     #[must_use]
     pub fn refusal(&self, wait: Duration) -> Refusal {
@@ -243,7 +255,8 @@ impl Rate {
 }
 
 /// Where the forms that ask for a password are sent: the paths of the login form itself. A password may be sent to any
-/// backend route (facts of TYPO3 11 to 14), where only a look into the body could tell it from an editor's work.
+/// backend route (facts of TYPO3 11 to 14), and a visitor's to any page: there a look into the body tells it from other
+/// work ([`Rate::counts_try`]).
 fn is_login(asked: &Asked<'_>) -> bool {
     match asked.area {
         Area::Login => true,

@@ -4,6 +4,7 @@
 //! they make an [`Outcome`], or nothing, which is by far the most frequent case. Nothing is held back and nothing
 //! is kept but a user name. Where the rules come from is said at each of them; `docs/logins.md` has them as a table.
 
+pub mod admit;
 pub mod attempt;
 pub mod basic;
 pub mod conclude;
@@ -17,6 +18,7 @@ pub mod signal;
 pub mod tap;
 pub mod verdict;
 
+pub use admit::{Admission, Admitted};
 pub use attempt::{Asked, Attempt, Kind, Watch, watch};
 pub use conclude::{Conclusion, conclude, take_signal};
 pub use policy::{Policy, Raw};

@@ -8,7 +8,7 @@ use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use super::attempt::Kind;
 use super::policy::UserNames;
 use super::verdict::{Outcome, Verdict};
-use crate::bans::{Ban, Culprit, Jail, Ledger, UserId};
+use crate::bans::{Ban, Culprit, Jail, Ledger, UnderWay, UserId};
 use crate::clock::Millis;
 use crate::observe::Record;
 
@@ -31,6 +31,8 @@ pub struct Settlement {
     pub user_names: UserNames,
     /// Whether the answer leads to the second factor: the password was right, and nobody is logged in yet.
     pub half: bool,
+    /// The places of the tries, which are given back once it is counted what came of them.
+    pub under_way: Vec<UnderWay>,
 }
 
 /// The name under which a user is counted: the same however it is typed, as far as databases do not tell it apart.
@@ -68,6 +70,7 @@ impl Settlement {
             id = &*self.id,
         );
         let ban = self.remember(kind, verdict, now);
+        self.under_way.into_iter().for_each(UnderWay::give_back);
         if let Some(record) = record {
             record.login(kind, verdict, &user);
             if let Some(ban) = ban {
@@ -99,7 +102,7 @@ impl Settlement {
 
 /// Which failures a success makes forgotten: those of the same kind of account. A visitor who has an account of his
 /// own, or an attacker who has a password and no second factor, would otherwise guess for ever.
-fn jail(login: &Jail, kind: Kind) -> Jail {
+pub(super) fn jail(login: &Jail, kind: Kind) -> Jail {
     let suffix = match kind {
         Kind::Frontend => "-frontend",
         Kind::Mfa => "-mfa",
@@ -163,6 +166,7 @@ mod tests {
                 id: "id".into(),
                 user_names: UserNames::Off,
                 half: false,
+                under_way: Vec::new(),
             };
             assert_eq!(settlement.remember(kind, Verdict::Success, now), None);
             assert_eq!(settlement.ledger.knows(client, site, now), known, "{kind:?}");

@@ -2,8 +2,9 @@
 //! client. Nothing is held back.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::admit::Admitted;
 use super::attempt::{Attempt, Watch};
 use super::short::Short;
 use super::verdict::{self, Verdict};
@@ -13,24 +14,34 @@ use crate::refusal::Refusal;
 /// What a request's body tells, shared by the body and the road.
 #[derive(Clone)]
 pub struct Tap {
-    watch: Arc<Mutex<Watch>>,
+    state: Arc<Mutex<State>>,
     guard: Option<Guard>,
 }
 
-/// Whether a try may go on, once its user is known.
-type Guard = Arc<dyn Fn(&Attempt) -> Result<(), Refusal> + Send + Sync>;
+#[derive(Debug)]
+struct State {
+    watch: Watch,
+    /// Once the guard was asked.
+    admitted: Option<Admitted>,
+}
+
+/// Whether the tries of a request may go on, once all of it is known.
+type Guard = Arc<dyn Fn(&[Attempt]) -> Result<Admitted, Refusal> + Send + Sync>;
 
 impl Tap {
     /// A tap that tells `watch`.
     #[must_use]
     pub fn new(watch: Watch) -> Self {
-        Self { watch: Arc::new(Mutex::new(watch)), guard: None }
+        Self { state: Arc::new(Mutex::new(State { watch, admitted: None })), guard: None }
     }
 
-    /// The same tap, which asks `guard` about every try that the body holds, before the last piece of it goes on:
-    /// without that piece no origin looks at a password.
+    /// The same tap, which asks `guard` about the tries that the body holds, once, before the last piece of it goes
+    /// on: without that piece no origin looks at a password.
     #[must_use]
-    pub fn guarded(self, guard: impl Fn(&Attempt) -> Result<(), Refusal> + Send + Sync + 'static) -> Self {
+    pub fn guarded(
+        self,
+        guard: impl Fn(&[Attempt]) -> Result<Admitted, Refusal> + Send + Sync + 'static,
+    ) -> Self {
         Self { guard: Some(Arc::new(guard)), ..self }
     }
 
@@ -57,18 +68,32 @@ impl Tap {
 
     fn ask(&self) -> Result<(), Refusal> {
         let Some(guard) = &self.guard else { return Ok(()) };
-        self.with(Watch::attempts).iter().try_for_each(|attempt| guard(attempt))
+        let mut state = self.lock();
+        if state.admitted.is_none() {
+            state.admitted = Some(guard(&state.watch.attempts())?);
+        }
+        Ok(())
+    }
+
+    /// What the guard gave to the tries that went on: theirs to give back once their outcome is known.
+    #[must_use]
+    pub fn take_admitted(&self) -> Admitted {
+        self.lock().admitted.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Asks or tells what is watched.
     pub fn with<T>(&self, f: impl FnOnce(&mut Watch) -> T) -> T {
-        f(&mut self.watch.lock().unwrap_or_else(PoisonError::into_inner))
+        f(&mut self.lock().watch)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl fmt::Debug for Tap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tap").field("watch", &self.watch).finish_non_exhaustive()
+        f.debug_struct("Tap").field("state", &self.state).finish_non_exhaustive()
     }
 }
 
@@ -132,9 +157,12 @@ mod tests {
         let (method, path) = (&Method::PUT, "/typo3/login");
         let (query, content_type, authorization, odd) = (None, None, None, false);
         let asked = Asked { method, path, query, content_type, odd, authorization, length };
-        Tap::new(watch(&Policy::typo3(), &asked).unwrap()).guarded(|attempt| match attempt.user.as_deref() {
-            Some(b"editor") => Err(Refusal::new(Reason::Internal, "not this one")),
-            _ => Ok(()),
+        Tap::new(watch(&Policy::typo3(), &asked).unwrap()).guarded(|attempts| {
+            let is_this = |attempt: &Attempt| attempt.user.as_deref() == Some(b"editor");
+            if attempts.iter().any(is_this) {
+                return Err(Refusal::new(Reason::Internal, "not this one"));
+            }
+            Ok(Admitted::default())
         })
     }
 

@@ -1,5 +1,6 @@
 //! Which exchanges are failed logins, good ones, or neither: real ones that were recorded, and our own corpus.
 
+mod at_once;
 mod corpus;
 mod replay;
 mod wiring;

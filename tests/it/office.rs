@@ -112,3 +112,28 @@ fn a_name_that_a_thousand_addresses_try_rests_for_a_while_and_others_do_not() {
     log_in(&mut wire, "203.0.113.1", "editor", "right").status(303);
     poll(&mut wire, "192.0.2.1").status(200);
 }
+
+#[test]
+fn an_office_that_logs_in_all_at_once_gets_in_and_nobody_is_locked_out() {
+    let (site, _origin) = house("");
+    let editor = |number: u32| {
+        let mut wire = site.wire();
+        // A browser shows "try again in a second", and the editor does.
+        for _ in 0..20 {
+            let reply = log_in(&mut wire, OFFICE, &format!("editor{number}"), "right");
+            if reply.status == 303 {
+                return;
+            }
+            assert_eq!(reply.status(429).header("retry-after"), Some("1"));
+            std::thread::sleep(Duration::from_millis(20));
+            wire = site.wire();
+        }
+        panic!("editor {number} never got in");
+    };
+    std::thread::scope(|scope| {
+        for number in 0..20 {
+            scope.spawn(move || editor(number));
+        }
+    });
+    assert!(site.counted(&["ravelin_bans_made_total"]).abs() < 0.1);
+}

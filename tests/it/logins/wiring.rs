@@ -153,3 +153,18 @@ fn bodies_of_http_2_and_without_a_length_are_read_too() {
     let chunked = site.ask("/typo3/login").header("Transfer-Encoding", "chunked").body(FORM).send();
     assert_eq!(said(&site, &chunked), words("backend", "failure", "1553cc62ff246044"));
 }
+
+#[test]
+fn tries_are_limited_on_whatever_page_they_are_made_and_other_forms_are_not() {
+    let answer =
+        "HTTP/1.1 200 OK\nContent-Length: 0\nSet-Cookie: fe_typo_user=new\nSet-Cookie: be_typo_user=new\n\n";
+    for (path, login) in [("/members", "logintype=login&user=a&pass=b"), ("/typo3/module/web/layout", FORM)] {
+        let (site, _origin) = stage("", answer);
+        let forms =
+            (0..40).map(|_| post(&site, path, "message=x", &[]).status).filter(|status| *status != 200);
+        assert_eq!(forms.count(), 0, "{path}: other forms");
+        let tries: Vec<u16> = (0..40).map(|_| post(&site, path, login, &[]).status).collect();
+        assert_eq!(tries.get(..30), Some(&[200; 30][..]), "{path}: {tries:?}");
+        assert!(tries.contains(&429), "{path}: {tries:?}");
+    }
+}

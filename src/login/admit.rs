@@ -1,0 +1,151 @@
+//! Whether a try to log in may go on: asked when all of it was seen, and before its last piece has left.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Method;
+
+use super::attempt::{Attempt, Kind};
+use super::settle::{jail, user_id};
+use crate::bans::{self, Full, Jail, Ledger, Memory, Meters, UnderWay, Who, rate};
+use crate::clock;
+use crate::config::units::{Draw, Mode};
+use crate::gate::is_enforced;
+use crate::refusal::{Reason, Refusal};
+use crate::site::Area;
+
+/// When a client may come again whose other tries have no outcome yet: logins take less.
+const SOON: Duration = Duration::from_secs(1);
+
+/// All that the decision needs, for as long as the body takes.
+#[derive(Debug)]
+pub struct Admission {
+    /// Who failed, who is locked out, and whose tries are under way.
+    pub ledger: Arc<Ledger>,
+    /// Where every client stands with the limits.
+    pub meters: Arc<Meters>,
+    /// The jails and limits.
+    pub bans: Arc<bans::Policy>,
+    /// Who asks, and which site.
+    pub who: Who,
+    /// What part of TYPO3 is asked.
+    pub area: Area,
+    /// The method.
+    pub method: Method,
+    /// The normalised path.
+    pub path: Box<str>,
+    /// The modes of the rules `ban` and `rate` here.
+    pub modes: (Mode, Mode),
+    /// The client's number among a hundred.
+    pub draw: Draw,
+}
+
+/// What goes with a try that may go on.
+#[derive(Debug, Default)]
+pub struct Admitted {
+    /// Its places among those whose outcome is not known.
+    pub under_way: Vec<UnderWay>,
+    /// What would have refused it.
+    pub would_block: Vec<Refusal>,
+}
+
+impl Admission {
+    /// Decides about a request that is all of these tries.
+    ///
+    /// # Errors
+    /// When a rule that is enforced says no.
+    pub fn check(&self, attempts: &[Attempt]) -> Result<Admitted, Refusal> {
+        let mut admitted = Admitted::default();
+        if attempts.is_empty() {
+            return Ok(admitted);
+        }
+        match self.decide(attempts, &mut admitted) {
+            Ok(()) => Ok(admitted),
+            Err(refusal) => {
+                admitted.under_way.into_iter().for_each(UnderWay::give_back);
+                Err(refusal)
+            }
+        }
+    }
+
+    fn decide(&self, attempts: &[Attempt], admitted: &mut Admitted) -> Result<(), Refusal> {
+        self.banned_since()?;
+        for user in attempts.iter().filter_map(|attempt| attempt.user.as_deref()) {
+            let (user, site, now) = (user_id(user), self.who.site, clock::millis());
+            if let Some((mode, refusal)) = bans::check_user(&self.bans, &self.ledger, user, site, now) {
+                self.gate(self.modes.0.min(mode), refusal, admitted)?;
+            }
+        }
+        self.too_often(admitted)?;
+        self.begin(attempts, admitted)
+    }
+
+    /// The ban that was made while the body came. One that stood before was met at the beginning.
+    fn banned_since(&self) -> Result<(), Refusal> {
+        let (now, instant) = (clock::millis(), clock::now());
+        let memory = Memory { ledger: &self.ledger, meters: &self.meters, now, instant };
+        match bans::check(&self.bans, &memory, &self.who) {
+            Some((mode, refusal)) if is_enforced(self.draw, self.modes.0.min(mode)) => Err(refusal),
+            _ => Ok(()),
+        }
+    }
+
+    /// The limits on logins, where the path did not tell that this is one.
+    fn too_often(&self, admitted: &mut Admitted) -> Result<(), Refusal> {
+        let asked =
+            rate::Asked { site: self.who.site, area: self.area, method: &self.method, path: &self.path };
+        let counts = |rate: &&rate::Rate| self.modes.1.min(rate.mode) != Mode::Off && rate.counts_try(&asked);
+        for rate in self.bans.rates.iter().filter(counts) {
+            if let Some(wait) = rate.ask(&self.meters, self.who.client, &asked, clock::now()) {
+                self.gate(self.modes.1.min(rate.mode), rate.refusal(wait), admitted)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a place in each of the jails that the tries may be counted in.
+    fn begin(&self, attempts: &[Attempt], admitted: &mut Admitted) -> Result<(), Refusal> {
+        let mut jails: Vec<Jail> = Vec::new();
+        for attempt in attempts.iter().filter(|attempt| takes_a_place(attempt.kind)) {
+            let jail = jail(self.bans.login(), attempt.kind);
+            if jails.iter().any(|other| other.name == jail.name) {
+                continue;
+            }
+            let user = attempt.user.as_deref().map(user_id);
+            let culprit = self.bans.culprit(self.who.addr, self.who.client, self.who.site, user);
+            match self.ledger.begin(&jail, &culprit, clock::millis()) {
+                Ok(under_way) => admitted.under_way.push(under_way),
+                Err(full) => {
+                    let mode = self.modes.0.min(self.bans.mode_of(&jail.name));
+                    self.gate(mode, refusal(full, &jail, self.who.addr), admitted)?;
+                }
+            }
+            jails.push(jail);
+        }
+        Ok(())
+    }
+
+    fn gate(&self, mode: Mode, refusal: Refusal, admitted: &mut Admitted) -> Result<(), Refusal> {
+        match mode.of(self.draw) {
+            Mode::Off => {}
+            Mode::Report => admitted.would_block.push(refusal),
+            Mode::Enforce | Mode::Share(_) => return Err(refusal),
+        }
+        Ok(())
+    }
+}
+
+/// Webhooks come in bursts, and nobody guesses their secrets.
+fn takes_a_place(kind: Kind) -> bool {
+    kind != Kind::Reaction
+}
+
+fn refusal(full: Full, jail: &Jail, client: IpAddr) -> Refusal {
+    let Full { failures, under_way, most } = full;
+    let detail = format!(
+        "{client} by jail `{}` ({}): {under_way} tries under way, {failures} failures, {most} make a ban",
+        jail.name, jail.place
+    );
+    Refusal::new(Reason::LoginRateLimited, detail).retry_after(SOON)
+}
