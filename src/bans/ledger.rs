@@ -59,7 +59,7 @@ impl Bounds {
     /// What a banned subject takes, bytes: measured (`benches/README.md`), rounded up.
     const BAN: usize = 288;
     /// What a subject takes with as many moments of failure as are kept, bytes.
-    const FAILURE: usize = 432;
+    const FAILURE: usize = 560;
     /// What a known client takes, bytes.
     const KNOWN: usize = 96;
 
@@ -75,7 +75,7 @@ impl Bounds {
 }
 
 impl Default for Bounds {
-    /// 64 MiB: about 116,000 bans, and 58,000 who failed.
+    /// 64 MiB: about 116,000 bans, and 45,000 who failed.
     fn default() -> Self {
         Self::within(64 << 20)
     }
@@ -100,7 +100,7 @@ pub enum Change {
     /// With what follows when there are enough of them over all replicas; a store that counts for all of them can
     /// make the ban.
     Struck(Tally, Option<Box<Sentence>>),
-    /// The failures of a subject in a jail were forgotten.
+    /// The failures of a subject in a jail were forgotten, those with the same user name.
     Forgiven(Tally),
     /// A client logged in.
     LoggedIn {
@@ -148,6 +148,8 @@ pub struct Tally {
     pub subject: Subject,
     /// At which site; `None` if they are counted together.
     pub site: Option<SiteId>,
+    /// The user name that was tried, if one is known.
+    pub user: Option<UserId>,
     /// When.
     pub at: Millis,
     /// How long it counts.
@@ -197,14 +199,23 @@ pub(super) type TrackKey = (u64, Subject, Option<SiteId>);
 /// What a subject did in a jail.
 #[derive(Debug, Default)]
 struct Track {
-    /// When it failed, in order, and how often; none before the last ban.
-    failures: Vec<(Millis, u32)>,
+    /// When it failed, in order; none before the last ban.
+    failures: Vec<Moment>,
     /// The level of its next ban, if that came at `calm`.
     level: u8,
     /// When its last ban ended.
     calm: Millis,
     /// From when on there is nothing to remember.
     over: Millis,
+}
+
+/// Failures at one time.
+#[derive(Clone, Copy, Debug)]
+struct Moment {
+    at: Millis,
+    count: u32,
+    /// The user name that was tried; 0 if it is not known, or if they are several.
+    user: u64,
 }
 
 impl Worth for Held {
@@ -235,39 +246,48 @@ impl Track {
         self.level.saturating_sub(u8::try_from(calm).unwrap_or(u8::MAX))
     }
 
-    fn fail(&mut self, now: Millis, find_time: Duration) -> u32 {
-        let from = self.failures.partition_point(|(at, _)| now.since(*at) >= find_time);
+    fn fail(&mut self, now: Millis, find_time: Duration, user: Option<UserId>) -> u32 {
+        let from = self.failures.partition_point(|moment| now.since(moment.at) >= find_time);
         self.failures.drain(..from);
         if self.failures.len() >= MOMENTS {
             self.merge();
         }
-        let at = self.failures.partition_point(|(at, _)| *at <= now);
-        self.failures.insert(at, (now, 1));
+        let at = self.failures.partition_point(|moment| moment.at <= now);
+        self.failures.insert(at, Moment { at: now, count: 1, user: number(user) });
         self.over = self.over.max(now.plus(find_time));
         self.count()
     }
 
+    /// Forgets the failures with this user name; whether there were any. Others count on: an account of one's own
+    /// says nothing about who tried other names.
+    fn forgive(&mut self, user: Option<UserId>) -> bool {
+        let before = self.failures.len();
+        self.failures.retain(|moment| moment.user != number(user));
+        self.failures.len() < before
+    }
+
     /// How many failures count now.
     fn counting(&self, now: Millis, find_time: Duration) -> u32 {
-        let fresh = self.failures.iter().filter(|(at, _)| now.since(*at) < find_time);
-        fresh.fold(0, |sum, (_, count)| sum.saturating_add(*count))
+        let fresh = self.failures.iter().filter(|moment| now.since(moment.at) < find_time);
+        fresh.fold(0, |sum, moment| sum.saturating_add(moment.count))
     }
 
     /// How many failures are kept.
     fn count(&self) -> u32 {
-        self.failures.iter().fold(0, |sum, (_, count)| sum.saturating_add(*count))
+        self.failures.iter().fold(0, |sum, moment| sum.saturating_add(moment.count))
     }
 
-    /// Makes one moment of the two that are closest to each other.
+    /// Makes one moment of the two neighbours that are closest to each other, of the same user name if there are any.
     fn merge(&mut self) {
         let gaps = self.failures.windows(2).enumerate().filter_map(|(at, pair)| match pair {
-            [(first, _), (second, _)] => Some((second.since(*first), at)),
+            [first, second] => Some((first.user != second.user, second.at.since(first.at), at)),
             _ => None,
         });
-        let Some((_, at)) = gaps.min() else { return };
-        let (_, count) = self.failures.remove(at + 1);
+        let Some((differ, _, at)) = gaps.min() else { return };
+        let later = self.failures.remove(at + 1);
         if let Some(earlier) = self.failures.get_mut(at) {
-            earlier.1 = earlier.1.saturating_add(count);
+            earlier.count = earlier.count.saturating_add(later.count);
+            earlier.user = if differ { 0 } else { earlier.user };
         }
     }
 
@@ -398,7 +418,7 @@ impl Ledger {
                 return None;
             }
             let track = shard.tracks.entry(tally.key(), now, Track::default);
-            let failures = track.fail(now, jail.find_time);
+            let failures = track.fail(now, jail.find_time, tally.user);
             if failures < most {
                 drop(shard);
                 self.journal.note(|| Change::Struck(tally, Some(Box::new(Sentence::of(jail, most)))));
@@ -438,8 +458,9 @@ impl Ledger {
         if longer <= jail.longest { longer } else { base.saturating_sub(jitter) }
     }
 
-    /// A success: the failures of this client in this jail are forgotten, and those with its user name. Its former
-    /// bans are not: who has one good account would guess at others for ever.
+    /// A success: the failures in this jail are forgotten that this client had with the same user name, and those
+    /// that others had with it. Its failures with other names and its former bans are not: who has one good account
+    /// would guess at others for ever.
     pub fn forgive(&self, jail: &Jail, who: &Culprit, now: Millis) {
         let user = who.user.filter(|_| jail.user_retry.is_some()).map(Subject::User);
         for subject in [Some(Subject::Client(who.client)), user].into_iter().flatten() {
@@ -453,7 +474,7 @@ impl Ledger {
     fn forget(&self, tally: &Tally) -> bool {
         let Some(mut shard) = self.shard(&tally.subject) else { return false };
         let track = shard.tracks.get_mut(&tally.key());
-        track.is_some_and(|track| !std::mem::take(&mut track.failures).is_empty())
+        track.is_some_and(|track| track.forgive(tally.user))
     }
 
     /// A client was seen to log in to the backend of a site.
@@ -678,7 +699,7 @@ impl Ledger {
                     && now.since(tally.at) < tally.find_time
                 {
                     let track = shard.tracks.entry(tally.key(), now, Track::default);
-                    track.fail(tally.at.min(now), tally.find_time);
+                    track.fail(tally.at.min(now), tally.find_time, tally.user);
                 }
             }
             Change::Forgiven(tally) => drop(self.forget(&tally)),
@@ -735,7 +756,8 @@ impl Sentence {
 impl Tally {
     fn of(jail: &Jail, subject: Subject, who: &Culprit, at: Millis) -> Self {
         let site = (jail.reach == Reach::Site).then_some(who.site);
-        Self { jail: stable_hash(jail.name.as_bytes()), subject, site, at, find_time: jail.find_time }
+        let (jail, find_time) = (stable_hash(jail.name.as_bytes()), jail.find_time);
+        Self { jail, subject, site, user: who.user, at, find_time }
     }
 
     fn key(&self) -> TrackKey {
@@ -757,6 +779,11 @@ impl Journal {
         drop(changes);
         self.more.notify_one();
     }
+}
+
+/// How a user name is kept.
+fn number(user: Option<UserId>) -> u64 {
+    user.map_or(0, |user| user.0)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -67,6 +67,12 @@ pub fn tally(tally: &Tally) -> String {
     format!("{}\t{:016x}\t{}", subject(tally.subject), tally.jail, site(tally.site))
 }
 
+/// The number of a user name; `-` if none is known.
+#[must_use]
+pub fn name(user: Option<UserId>) -> String {
+    user.map_or_else(|| "-".to_owned(), |user| format!("{:016x}", user.0))
+}
+
 /// Anything that happened: its kind, then its fields.
 #[must_use]
 pub fn change(change: &Change) -> String {
@@ -81,10 +87,12 @@ pub fn change(change: &Change) -> String {
         }
         Change::Struck(counted, _) => {
             let find_time = counted.find_time.as_millis();
-            let _ = write!(out, "struck\t{}\t{}\t{find_time}", tally(counted), counted.at.0);
+            let user = name(counted.user);
+            let _ = write!(out, "struck\t{}\t{}\t{find_time}\t{user}", tally(counted), counted.at.0);
         }
         Change::Forgiven(counted) => {
-            let _ = write!(out, "forgiven\t{}\t{}\t0", tally(counted), counted.at.0);
+            let user = name(counted.user);
+            let _ = write!(out, "forgiven\t{}\t{}\t0\t{user}", tally(counted), counted.at.0);
         }
         Change::LoggedIn { client, site: at_site, at } => {
             let _ = write!(out, "login\t{}\t{}\t{}", client.addr(), site(Some(*at_site)), at.0);
@@ -149,6 +157,8 @@ fn read_tally<'l>(fields: &mut impl Iterator<Item = &'l str>) -> Option<Tally> {
         site: read_site(fields.next()?)?,
         at: read_time(fields.next()?)?,
         find_time: Duration::from_millis(fields.next()?.parse().ok()?),
+        // Versions before this one end here.
+        user: fields.next().and_then(|hash| u64::from_str_radix(hash, 16).ok()).map(UserId),
     })
 }
 
@@ -238,8 +248,10 @@ mod tests {
     }
 
     fn any_tally() -> impl Strategy<Value = Tally> {
-        (any::<u64>(), any_subject(), any_site(), any::<u64>(), any::<u64>()).prop_map(
-            |(jail, subject, site, at, find)| Tally {
+        let user = proptest::option::of(any::<u64>().prop_map(UserId));
+        (any::<u64>(), any_subject(), any_site(), user, any::<u64>(), any::<u64>()).prop_map(
+            |(jail, subject, site, user, at, find)| Tally {
+                user,
                 jail,
                 subject,
                 site,

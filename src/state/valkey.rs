@@ -261,8 +261,10 @@ impl Valkey {
         call.key(&self.keys.ends).key(&self.keys.lifted);
         call.key(self.keys.strikes(tally.subject, tally.jail, tally.site));
         call.arg(clock::millis().0).arg(&self.keys.channel).arg(&*self.origin).arg(line::change(change));
-        // Two failures in one millisecond are two.
-        call.arg(format!("{}-{drawn}", self.origin)).arg(tally.at.0).arg(millis(tally.find_time));
+        // Two failures in one millisecond are two. A success looks for those that end with its user name.
+        call.arg(format!("{}-{drawn}:{}", self.origin, line::name(tally.user)))
+            .arg(tally.at.0)
+            .arg(millis(tally.find_time));
         call.arg(sentence.most).arg(line::subject(tally.subject)).arg(line::text(&sentence.jail));
         call.arg(line::site(tally.site)).arg(millis(sentence.ban_time)).arg(millis(sentence.longest));
         call.arg(sentence.action.word()).arg(line::text(&sentence.why));
@@ -285,8 +287,16 @@ impl Valkey {
     }
 
     async fn forgive(&self, change: &Change, tally: &Tally) -> RedisResult<String> {
+        let key = self.keys.strikes(tally.subject, tally.jail, tally.site);
+        let mut range = redis::cmd("ZRANGE");
+        range.arg(&key).arg(0).arg(-1);
+        let there: Vec<String> = range.query_async(&mut self.connection.clone()).await?;
+        let name = format!(":{}", line::name(tally.user));
         let mut pipe = redis::pipe();
-        pipe.atomic().del(self.keys.strikes(tally.subject, tally.jail, tally.site)).ignore();
+        pipe.atomic();
+        for failure in there.iter().filter(|failure| failure.ends_with(&name)) {
+            pipe.zrem(&key, failure).ignore();
+        }
         pipe.publish(&self.keys.channel, self.signed(change)).ignore();
         pipe.exec_async(&mut self.connection.clone()).await.map(|()| String::new())
     }

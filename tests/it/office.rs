@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::harness::recorder::Next;
 use crate::harness::reply::Reply;
+use crate::harness::valkey::Valkey;
 use crate::harness::{HOST, Ravelin, Recorder, Wire, proxy, within};
 
 const OFFICE: &str = "198.51.100.7";
@@ -136,4 +137,50 @@ fn an_office_that_logs_in_all_at_once_gets_in_and_nobody_is_locked_out() {
         }
     });
     assert!(site.counted(&["ravelin_bans_made_total"]).abs() < 0.1);
+}
+
+#[test]
+fn an_account_of_ones_own_does_not_wash_off_guesses_at_others() {
+    let (site, _origin) = house("");
+    let mut wire = site.wire();
+    for user in ["admin", "root", "chief"] {
+        log_in(&mut wire, "203.0.113.1", user, "guess").status(200);
+        log_in(&mut wire, "203.0.113.1", "own", "right").status(303);
+    }
+    log_in(&mut wire, "203.0.113.1", "admin", "guess").status(200);
+    log_in(&mut wire, "203.0.113.1", "own", "right").status(403);
+    // Who only mistypes is forgiven, however the name is written.
+    let mut wire = site.wire();
+    for _ in 0..5 {
+        for _ in 0..3 {
+            log_in(&mut wire, OFFICE, "Editor", "mistyped").status(200);
+        }
+        log_in(&mut wire, OFFICE, "editor", "right").status(303);
+    }
+}
+
+#[test]
+fn replicas_forgive_the_same_failures() {
+    let valkey = Valkey::start();
+    let store = format!("[state]\nstore = \"{}\"\n", valkey.url(""));
+    let (one, _first) = house(&store);
+    let (other, _second) = house(&store);
+    let (mut here, mut there) = (one.wire(), other.wire());
+    for user in ["editor", "admin", "editor"] {
+        log_in(&mut here, OFFICE, user, "guess").status(200);
+    }
+    let failures = || -> Vec<String> {
+        let keys = valkey.ask(&["KEYS", "{ravelin}:strikes:*"]);
+        let members = valkey.ask(&["ZRANGE", keys.lines().last().unwrap_or_default(), "0", "-1"]);
+        members.lines().filter(|member| member.contains(':')).map(str::to_owned).collect()
+    };
+    let three = || (failures().len() == 3).then_some(());
+    assert!(within(Duration::from_secs(10), three).is_some(), "{:?}", failures());
+    let forgiven = || {
+        log_in(&mut there, OFFICE, "editor", "right").status(303);
+        (failures().len() == 1).then_some(())
+    };
+    assert!(within(Duration::from_secs(10), forgiven).is_some(), "{:?}", failures());
+    // SHA-256 of `admin`, cut.
+    assert!(failures()[0].ends_with(":8c6976e5b5410415"), "{:?}", failures());
 }
