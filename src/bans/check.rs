@@ -47,7 +47,8 @@ pub fn check(policy: &Policy, memory: &Memory<'_>, who: &Who) -> Option<(Mode, R
     }
     let subject = Subject::Client(who.client);
     let strength = |ban: &Ban| (policy.mode_of(&ban.jail), ban.until);
-    let ban = memory.ledger.strongest(subject, memory.now, |ban| ban.covers(who.site), strength)?;
+    let counts = |ban: &Ban| ban.bars_pages() && ban.covers(who.site);
+    let ban = memory.ledger.strongest(subject, memory.now, counts, strength)?;
     Some((policy.mode_of(&ban.jail), refusal(&ban, Reason::Banned, memory.now)))
 }
 
@@ -73,7 +74,9 @@ impl Barred {
             return false;
         }
         let bars = |ban: &Ban| {
-            ban.site.is_none() && is_enforced(client.draw(), self.mode.min(self.policy.mode_of(&ban.jail)))
+            ban.site.is_none()
+                && ban.bars_pages()
+                && is_enforced(client.draw(), self.mode.min(self.policy.mode_of(&ban.jail)))
         };
         self.ledger.find(Subject::Client(client), now, bars).is_some()
     }
@@ -91,6 +94,24 @@ pub fn check_user(
     let ban = ledger.user_banned(user, site, now)?;
     let refusal = refusal(&ban, Reason::LoginRateLimited, now).said(super::Action::Refuse);
     Some((policy.mode_of(&ban.jail), refusal))
+}
+
+/// The refusal of an attempt to log in that a page of another site had the client's browser send, if there were too many;
+/// with the mode of its jail.
+#[must_use]
+pub fn check_cross_site(
+    policy: &Policy,
+    ledger: &Ledger,
+    client: Key,
+    site: SiteId,
+    now: Millis,
+) -> Option<(Mode, Refusal)> {
+    let counts = |ban: &Ban| !ban.bars_pages() && ban.covers(site);
+    let ban = ledger.find(Subject::Client(client), now, counts)?;
+    Some((
+        policy.mode_of(&ban.jail),
+        refusal(&ban, Reason::LoginRateLimited, now).said(super::Action::Refuse),
+    ))
 }
 
 fn refusal(ban: &Ban, reason: Reason, now: Millis) -> Refusal {

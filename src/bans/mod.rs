@@ -19,7 +19,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use check::{Barred, Memory, Who, check, check_user};
+pub use check::{Barred, Memory, Who, check, check_cross_site, check_user};
 pub use jail::{Action, Jail, Reach};
 pub use ledger::{Bounds, Change, Ledger, Sentence, Tally};
 pub use policy::{Policy, Raw};
@@ -112,6 +112,15 @@ pub struct Ban {
 impl Ban {
     /// The jail of bans that an operator made.
     pub const BY_HAND: &str = "by-hand";
+
+    /// The jail of tries to log in that pages of other sites had browsers send. Its bans are about such tries only.
+    pub const CROSS_SITE: &str = "login-cross-site";
+
+    /// Whether it is about everything that its subject asks for.
+    #[must_use]
+    pub fn bars_pages(&self) -> bool {
+        &*self.jail != Self::CROSS_SITE
+    }
 
     /// What is left of it, which is the honest `Retry-After`.
     #[must_use]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::Method;
 
-use super::attempt::{Attempt, Kind};
+use super::attempt::{Attempt, Initiator, Kind};
 use super::settle::{jail, user_id};
 use crate::bans::{self, Full, Jail, Ledger, Memory, Meters, UnderWay, Who, rate};
 use crate::clock;
@@ -71,11 +71,21 @@ impl Admission {
 
     fn decide(&self, attempts: &[Attempt], admitted: &mut Admitted) -> Result<(), Refusal> {
         self.banned_since()?;
+        if attempts.iter().any(|attempt| attempt.initiator == Initiator::CrossSite) {
+            let (Who { client, site, .. }, now) = (self.who, clock::millis());
+            if let Some((mode, refusal)) = bans::check_cross_site(&self.bans, &self.ledger, client, site, now)
+            {
+                self.gate(self.modes.0.min(mode), refusal, admitted)?;
+            }
+        }
         for user in attempts.iter().filter_map(|attempt| attempt.user.as_deref()) {
             let (user, site, now) = (user_id(user), self.who.site, clock::millis());
             if let Some((mode, refusal)) = bans::check_user(&self.bans, &self.ledger, user, site, now) {
                 self.gate(self.modes.0.min(mode), refusal, admitted)?;
             }
+        }
+        if attempts.iter().all(|attempt| attempt.initiator == Initiator::Callback) {
+            return Ok(());
         }
         self.too_often(admitted)?;
         self.begin(attempts, admitted)
@@ -107,8 +117,8 @@ impl Admission {
     /// Takes a place in each of the jails that the tries may be counted in.
     fn begin(&self, attempts: &[Attempt], admitted: &mut Admitted) -> Result<(), Refusal> {
         let mut jails: Vec<Jail> = Vec::new();
-        for attempt in attempts.iter().filter(|attempt| takes_a_place(attempt.kind)) {
-            let jail = jail(self.bans.login(), attempt.kind);
+        for attempt in attempts.iter().filter(|attempt| takes_a_place(attempt)) {
+            let jail = jail(self.bans.login(), attempt.kind, attempt.initiator);
             if jails.iter().any(|other| other.name == jail.name) {
                 continue;
             }
@@ -136,9 +146,9 @@ impl Admission {
     }
 }
 
-/// Webhooks come in bursts, and nobody guesses their secrets.
-fn takes_a_place(kind: Kind) -> bool {
-    kind != Kind::Reaction
+/// Webhooks come in bursts, and nobody guesses their secrets; what an identity provider sends holds none.
+fn takes_a_place(attempt: &Attempt) -> bool {
+    attempt.kind != Kind::Reaction && attempt.initiator != Initiator::Callback
 }
 
 fn refusal(full: Full, jail: &Jail, client: IpAddr) -> Refusal {

@@ -87,6 +87,8 @@ pub struct Asked<'a> {
     pub odd: bool,
     /// `Authorization`.
     pub authorization: Option<&'a [u8]>,
+    /// Whether a page of another site has the browser send it (`Sec-Fetch-Site: cross-site`).
+    pub cross_site: bool,
     /// How long the body is, bytes, if that is known.
     pub length: Option<u64>,
 }
@@ -126,6 +128,7 @@ pub struct Watch {
     ended: bool,
     /// The body cannot be read as the application may read it.
     unreadable: bool,
+    cross_site: bool,
     basic: Option<Box<[u8]>>,
 }
 
@@ -143,6 +146,21 @@ pub struct Attempt {
     pub kind: Kind,
     /// The user name as it was typed, cut to [`super::form::VALUE_MAX`] bytes.
     pub user: Option<Box<[u8]>>,
+    /// Who had it sent.
+    pub initiator: Initiator,
+}
+
+/// Who had a try sent, as far as the browser says (Fetch Metadata). Whoever is no browser can say what he likes, and gains
+/// nothing but a jail of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Initiator {
+    /// The site itself, a person, or a client that says nothing.
+    #[default]
+    Own,
+    /// A page of another site, with a password: perhaps against the will of who looks at it.
+    CrossSite,
+    /// A page of another site, without a password: how identity providers send people back (SAML, OpenID Connect).
+    Callback,
 }
 
 /// Looks at a request's head; none if no try to log in can come of it.
@@ -162,7 +180,18 @@ pub fn watch(policy: &Policy, asked: &Asked<'_>) -> Option<Watch> {
     if let (true, Some(query)) = (anywhere, asked.query) {
         fields.query(query.as_bytes());
     }
-    Some(Watch { place, tool, fields, body, seen: 0, length: asked.length, ended: false, unreadable, basic })
+    Some(Watch {
+        place,
+        tool,
+        fields,
+        body,
+        seen: 0,
+        length: asked.length,
+        ended: false,
+        unreadable,
+        cross_site: asked.cross_site,
+        basic,
+    })
 }
 
 /// Whether TYPO3 reads the body of such a request. It checks no password that stands in a query alone.
@@ -308,8 +337,14 @@ impl Watch {
         let tool = self.tool && (fields.install_login() || self.unreadable);
         let named = password.map(|(kind, user)| (kind, user.clone()));
         let others = route.into_iter().chain(tool.then_some(Kind::InstallTool)).map(|kind| (kind, None));
+        let initiator = match (self.cross_site, fields.password() || tool || self.unreadable) {
+            (false, _) => Initiator::Own,
+            (true, true) => Initiator::CrossSite,
+            (true, false) => Initiator::Callback,
+        };
         let all = named.into_iter().chain(others);
-        all.map(|(kind, user)| Attempt { kind, user: user.filter(|user| !user.is_empty()) }).collect()
+        all.map(|(kind, user)| Attempt { kind, user: user.filter(|user| !user.is_empty()), initiator })
+            .collect()
     }
 
     /// The user of HTTP Basic credentials, which ride on every request; empty if none was named.
@@ -325,7 +360,16 @@ mod tests {
 
     fn asked<'a>(method: &'a Method, path: &'a str, query: Option<&'a str>) -> Asked<'a> {
         let content_type = Some(&b"application/x-www-form-urlencoded"[..]);
-        Asked { method, path, query, content_type, odd: false, authorization: None, length: Some(100) }
+        Asked {
+            method,
+            path,
+            query,
+            content_type,
+            odd: false,
+            authorization: None,
+            cross_site: false,
+            length: Some(100),
+        }
     }
 
     fn kind(asked: &Asked<'_>, body: &[u8]) -> Option<Kind> {
@@ -374,6 +418,23 @@ mod tests {
             None,
             "visitors send all kinds of things"
         );
+    }
+
+    #[test]
+    fn a_page_of_another_site_is_told_from_an_identity_provider() {
+        let known = asked(&Method::POST, "/typo3/login", Some("login_status=login"));
+        let initiator = |cross_site, body: &[u8]| {
+            let mut watch = watch(&Policy::typo3(), &Asked { cross_site, ..known }).unwrap();
+            watch.push(body);
+            watch.attempts().remove(0).initiator
+        };
+        let password = b"username=a&user.ident=b";
+        assert_eq!(initiator(false, b"username=a&userident=b"), Initiator::Own);
+        assert_eq!(initiator(true, b"username=a&userident=b"), Initiator::CrossSite);
+        assert_eq!(initiator(true, b"a=b&%75serident[]=b"), Initiator::Callback, "PHP makes a list of it");
+        assert_eq!(initiator(true, b"a=b& %75serident=b"), Initiator::CrossSite);
+        assert_eq!(initiator(true, b"SAMLResponse=PHNhbWw%2B&RelayState=x"), Initiator::Callback);
+        assert_eq!(initiator(true, password), Initiator::Callback);
     }
 
     #[test]

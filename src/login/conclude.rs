@@ -3,7 +3,7 @@
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE};
 use http::{HeaderName, StatusCode};
 
-use super::attempt::{Asked, Attempt, Kind, Watch, takes_body};
+use super::attempt::{Asked, Attempt, Initiator, Kind, Watch, takes_body};
 use super::policy::{Count401, Policy};
 use super::signal;
 use super::verdict::{self, Bearer, Facts, Outcome, Verdict};
@@ -36,6 +36,7 @@ impl<'a> Asked<'a> {
             content_type: parsed.then(|| head.get(&CONTENT_TYPE)).flatten(),
             odd: parsed && odd(),
             authorization: head.get(&AUTHORIZATION),
+            cross_site: is_cross_site(head),
             length,
         }
     }
@@ -74,7 +75,9 @@ pub fn conclude(
     let mut outcome = None;
     if attempts.is_empty() && !clear {
         let kind = verdict::without_body(&facts, fields, |name| sent(head, name));
-        let failed = |kind| Outcome { attempt: Attempt { kind, user: None }, verdict: Verdict::Failure };
+        let initiator = initiator(head);
+        let failed =
+            |kind| Outcome { attempt: Attempt { kind, user: None, initiator }, verdict: Verdict::Failure };
         outcome = kind.map(failed);
     }
     // Of what it may be, it is what the answer has a word for.
@@ -121,7 +124,19 @@ fn unauthorized(
         }
         (Kind::Unauthorized, None)
     };
-    Some(Outcome { attempt: Attempt { kind, user }, verdict: Verdict::Failure })
+    let attempt = Attempt { kind, user, initiator: initiator(head) };
+    Some(Outcome { attempt, verdict: Verdict::Failure })
+}
+
+/// Whether a page of another site has the browser send the request (Fetch Metadata).
+fn is_cross_site(head: &Head<'_>) -> bool {
+    static SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+    head.get(&SITE) == Some(b"cross-site")
+}
+
+/// Who had something sent that could not be looked into.
+fn initiator(head: &Head<'_>) -> Initiator {
+    if is_cross_site(head) { Initiator::CrossSite } else { Initiator::Own }
 }
 
 /// Whether a script made the request, and not a form or a link (Fetch Metadata; `X-Requested-With` before it).

@@ -15,6 +15,8 @@ pub struct Fields {
     pub frontend_user: Option<Box<[u8]>>,
     /// What the parameter that is being read may be.
     candidates: u8,
+    /// Whether one came that holds a password. Its value is read past.
+    password: bool,
 }
 
 /// Names that are looked for, as PHP registers them.
@@ -32,6 +34,9 @@ const INSTALL_ACTION: u8 = 1 << 2;
 const ACTION: u8 = 1 << 3;
 const BACKEND_USER: u8 = 1 << 4;
 const FRONTEND_USER: u8 = 1 << 5;
+
+/// Names of what is secret, as PHP registers them.
+const PASSWORDS: [&[u8]; 6] = [b"userident", b"p_field", b"pass", b"password", b"totp", b"recoveryCode"];
 
 impl Fields {
     /// `login_status=login` came (`AbstractUserAuthentication`, backend).
@@ -58,6 +63,13 @@ impl Fields {
         self.words & ACTION != 0
     }
 
+    /// A password or a code came, whatever it is worth: `userident` and `pass` (`AbstractUserAuthentication`), or what
+    /// second factors are called.
+    #[must_use]
+    pub fn password(&self) -> bool {
+        self.password
+    }
+
     /// Looks through a query.
     pub fn query(&mut self, query: &[u8]) {
         for (name, value) in php::pairs(query) {
@@ -70,6 +82,7 @@ impl Fields {
     fn folded(&mut self, name: &[u8]) {
         let known = NAMES.iter().find(|(known, _)| *known == name);
         self.candidates |= known.map_or(0, |(_, bit)| *bit);
+        self.password |= PASSWORDS.contains(&name);
     }
 }
 

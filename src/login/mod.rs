@@ -19,7 +19,7 @@ pub mod tap;
 pub mod verdict;
 
 pub use admit::{Admission, Admitted};
-pub use attempt::{Asked, Attempt, Kind, Watch, watch};
+pub use attempt::{Asked, Attempt, Initiator, Kind, Watch, watch};
 pub use conclude::{Conclusion, conclude, take_signal};
 pub use policy::{Policy, Raw};
 pub use settle::{Settlement, user_id};

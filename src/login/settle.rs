@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
 
-use super::attempt::Kind;
+use super::attempt::{Initiator, Kind};
 use super::policy::UserNames;
 use super::verdict::{Outcome, Verdict};
-use crate::bans::{Ban, Culprit, Jail, Ledger, UnderWay, UserId};
+use crate::bans::{Action, Ban, Culprit, Jail, Ledger, UnderWay, UserId};
 use crate::clock::Millis;
 use crate::observe::Record;
 
@@ -69,7 +69,7 @@ impl Settlement {
             user,
             id = &*self.id,
         );
-        let ban = self.remember(kind, verdict, now);
+        let ban = self.remember((kind, attempt.initiator), verdict, now);
         self.under_way.into_iter().for_each(UnderWay::give_back);
         if let Some(record) = record {
             record.login(kind, verdict, &user);
@@ -80,8 +80,8 @@ impl Settlement {
     }
 
     /// The ban that follows, if one does; the ledger tells the audit of it.
-    fn remember(&self, kind: Kind, verdict: Verdict, now: Millis) -> Option<Ban> {
-        let jail = jail(&self.jail, kind);
+    fn remember(&self, (kind, initiator): (Kind, Initiator), verdict: Verdict, now: Millis) -> Option<Ban> {
+        let jail = jail(&self.jail, kind, initiator);
         if verdict.counts() {
             return self.ledger.strike(&jail, &self.who, now);
         }
@@ -102,7 +102,11 @@ impl Settlement {
 
 /// Which failures a success makes forgotten: those of the same kind of account. A visitor who has an account of his
 /// own, or an attacker who has a password and no second factor, would otherwise guess for ever.
-pub(super) fn jail(login: &Jail, kind: Kind) -> Jail {
+pub(super) fn jail(login: &Jail, kind: Kind, initiator: Initiator) -> Jail {
+    if initiator != Initiator::Own {
+        // Whoever looks at a foreign page has not asked for it: tries that come so are refused, and nothing else.
+        return Jail { name: Ban::CROSS_SITE.into(), action: Action::Refuse, ..login.clone() };
+    }
     let suffix = match kind {
         Kind::Frontend => "-frontend",
         Kind::Mfa => "-mfa",
@@ -139,7 +143,7 @@ mod tests {
     #[test]
     fn successes_forgive_their_own_kind_only() {
         let login = Jail::default();
-        let name = |kind| jail(&login, kind).name.to_string();
+        let name = |kind| jail(&login, kind, Initiator::Own).name.to_string();
         assert_eq!(name(Kind::Relogin), name(Kind::Backend));
         assert_ne!(name(Kind::Frontend), name(Kind::Backend));
         assert_ne!(name(Kind::Mfa), name(Kind::Backend));
@@ -168,7 +172,7 @@ mod tests {
                 half: false,
                 under_way: Vec::new(),
             };
-            assert_eq!(settlement.remember(kind, Verdict::Success, now), None);
+            assert_eq!(settlement.remember((kind, Initiator::Own), Verdict::Success, now), None);
             assert_eq!(settlement.ledger.knows(client, site, now), known, "{kind:?}");
         }
     }
@@ -176,8 +180,8 @@ mod tests {
     #[test]
     fn whoever_asks_for_a_new_password_still_has_all_tries() {
         let login = Jail::default();
-        assert!(jail(&login, Kind::PasswordReset).max_retry > login.max_retry);
-        assert_ne!(jail(&login, Kind::Reaction).name, login.name);
+        assert!(jail(&login, Kind::PasswordReset, Initiator::Own).max_retry > login.max_retry);
+        assert_ne!(jail(&login, Kind::Reaction, Initiator::Own).name, login.name);
     }
 
     #[test]
@@ -191,6 +195,7 @@ mod tests {
             content_type: None,
             odd: false,
             authorization: None,
+            cross_site: false,
             length: Some(0),
         };
         let kinds = |query| -> Vec<Kind> {

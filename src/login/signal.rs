@@ -4,7 +4,7 @@
 //! word of the log, and `user`, urlencoded. `failure; kind=backend; user=j.doe` is an example. What cannot be read
 //! is no signal.
 
-use super::attempt::{Attempt, Kind};
+use super::attempt::{Attempt, Initiator, Kind};
 use super::form::VALUE_MAX;
 use super::verdict::{Outcome, Verdict};
 use crate::guard::php;
@@ -20,7 +20,8 @@ pub fn read(value: &[u8], tried: Option<Attempt>) -> Option<Outcome> {
         b"neutral" => Verdict::Neutral,
         _ => return None,
     };
-    let mut attempt = tried.unwrap_or(Attempt { kind: Kind::Application, user: None });
+    let mut attempt =
+        tried.unwrap_or(Attempt { kind: Kind::Application, user: None, initiator: Initiator::Own });
     for (name, value) in words.flat_map(php::pairs) {
         match &*name {
             b"kind" => {
@@ -41,7 +42,7 @@ mod tests {
     use super::*;
 
     fn said(value: &str, tried: Option<Kind>) -> Option<(Kind, Verdict, Option<String>)> {
-        let tried = tried.map(|kind| Attempt { kind, user: None });
+        let tried = tried.map(|kind| Attempt { kind, user: None, initiator: Initiator::Own });
         let Outcome { attempt, verdict } = read(value.as_bytes(), tried)?;
         Some((attempt.kind, verdict, attempt.user.map(|user| String::from_utf8_lossy(&user).into_owned())))
     }

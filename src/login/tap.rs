@@ -156,7 +156,8 @@ mod tests {
     fn guarded(length: Option<u64>) -> Tap {
         let (method, path) = (&Method::PUT, "/typo3/login");
         let (query, content_type, authorization, odd) = (None, None, None, false);
-        let asked = Asked { method, path, query, content_type, odd, authorization, length };
+        let asked =
+            Asked { method, path, query, content_type, odd, authorization, cross_site: false, length };
         Tap::new(watch(&Policy::typo3(), &asked).unwrap()).guarded(|attempts| {
             let is_this = |attempt: &Attempt| attempt.user.as_deref() == Some(b"editor");
             if attempts.iter().any(is_this) {

@@ -184,3 +184,42 @@ fn replicas_forgive_the_same_failures() {
     // SHA-256 of `admin`, cut.
     assert!(failures()[0].ends_with(":8c6976e5b5410415"), "{:?}", failures());
 }
+
+#[test]
+fn a_page_of_another_site_that_sends_logins_from_the_office_locks_nobody_out() {
+    let (site, origin) = house("");
+    let post = |fetch: &str, body: &str, password: &str| {
+        let head = format!(
+            "POST /typo3/login?loginProvider=1&login_status=login HTTP/1.1\nHost: {HOST}\nX-Forwarded-For: {OFFICE}\n\
+             X-Password: {password}\nSec-Fetch-Site: {fetch}\nContent-Type: application/x-www-form-urlencoded\n"
+        );
+        site.wire().say(&format!("{head}Content-Length: {}\n\n{body}", body.len())).reply()
+    };
+    let forged = "username=admin&userident=guess";
+    for _ in 0..4 {
+        post("cross-site", forged, "guess").status(200);
+    }
+    origin.forget();
+    let reply = post("cross-site", forged, "right");
+    assert!(reply.status(429).header("retry-after").is_some(), "{reply}");
+    assert!(!origin.text().contains("userident"), "{}", origin.text());
+    let line = site.logged_as(&reply.reference());
+    assert_eq!(line["reason"], "login-rate-limited");
+    assert!(line["detail"].as_str().unwrap().contains("jail `login-cross-site`"), "{line}");
+    // The office works on, mistypes, and comes back from its identity provider.
+    let mut office = site.wire();
+    poll(&mut office, OFFICE).status(200);
+    for _ in 0..3 {
+        log_in(&mut office, OFFICE, "editor", "mistyped").status(200);
+    }
+    log_in(&mut office, OFFICE, "editor", "right").status(303);
+    for body in ["SAMLResponse=PHNhbWw%2B&RelayState=x", "code=x&state=y&id_token=z"] {
+        post("cross-site", body, "right").status(303);
+        post("cross-site", body, "guess").status(200);
+    }
+    // Who says that it is one of his own has no tries more than others.
+    for _ in 0..4 {
+        post("same-origin", forged, "guess").status(200);
+    }
+    post("same-origin", forged, "right").status(403);
+}
