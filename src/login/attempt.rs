@@ -251,8 +251,9 @@ impl Place {
     /// By the part of the path behind the entry point; TYPO3 11 takes the route from the query, too.
     fn of_route(rest: &str, query: Option<&str>) -> Self {
         let named = || {
-            let mut pairs = php::pairs(query.unwrap_or_default().as_bytes());
-            pairs.find(|(name, _)| **name == *b"route").map(|(_, route)| route.into_owned())
+            // Of several, PHP takes the last.
+            let pairs = php::pairs(query.unwrap_or_default().as_bytes());
+            pairs.filter(|(name, _)| **name == *b"route").last().map(|(_, route)| route.into_owned())
         };
         let route = match rest {
             "" | "/" | "/index.php" => named().unwrap_or_default(),
@@ -407,7 +408,7 @@ mod tests {
 
     #[test]
     fn what_no_browser_writes_is_a_try_wherever_one_could_be() {
-        let long = format!("multipart/form-data; boundary={}", "b".repeat(2_000));
+        let long = format!("multipart/form-data; boundary={}", "b".repeat(65_001));
         let overlong =
             Asked { content_type: Some(long.as_bytes()), ..asked(&Method::POST, "/typo3/main", None) };
         assert_eq!(kind(&overlong, b""), Some(Kind::Backend));
@@ -456,6 +457,8 @@ mod tests {
             (&policy, "/typo3/ajax/login", None, Place::Relogin),
             (&policy, "/typo3/ajax/login/", None, Place::Relogin),
             (&policy, "/typo3/index.php", Some("route=%2fauth%2fmfa&action=verify"), Place::Mfa),
+            (&policy, "/typo3/", Some("route=/main&route=/ajax/login"), Place::Relogin),
+            (&policy, "/typo3/", Some("route=/ajax/login&%72oute=/main"), Place::Backend),
             (&policy, "/typo3/install.php", None, Place::Backend),
             (&policy, "/typo3x", None, Place::Frontend),
             (&root, "/auth/mfa", None, Place::Mfa),

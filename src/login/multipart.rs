@@ -11,9 +11,10 @@ use memchr::memchr;
 use super::form::{NAME_MAX, Sink, VALUE_MAX};
 use super::short::Short;
 
-/// The longest boundary that is looked for; RFC 2046 section 5.1.1 allows 70 bytes.
-const BOUNDARY_MAX: usize = 1_000;
-/// PHP takes so many bytes without a line end for a line.
+/// The longest boundary that is looked for, about as much as a request's fields may take; RFC 2046 section 5.1.1 allows
+/// 70 bytes, PHP any number.
+const BOUNDARY_MAX: usize = 65_000;
+/// PHP takes so many bytes without a line end for a line, or as many as a longer boundary needs.
 const LINE_MAX: usize = 5 * 1_024;
 /// As much of a value as is kept, with the line end before the delimiter.
 const KEPT: usize = VALUE_MAX + b"\r\n".len();
@@ -22,6 +23,8 @@ const KEPT: usize = VALUE_MAX + b"\r\n".len();
 #[derive(Clone, Debug)]
 pub struct Multipart {
     delimiter: Delimiter,
+    /// So many bytes are a line (`multipart_buffer_new`).
+    line_max: usize,
     at: At,
     /// Bytes of the line that came before the next byte.
     column: usize,
@@ -84,6 +87,7 @@ impl Multipart {
         }
         Ok(Self {
             delimiter: Delimiter::new(boundary),
+            line_max: LINE_MAX.max(boundary.len() + 6),
             at: At::Outside,
             column: 0,
             last: 0,
@@ -101,12 +105,12 @@ impl Multipart {
                 At::Outside if self.value.is_none() && self.delimiter.is_idle() && *byte != b'-' => {
                     let next = memchr(b'-', rest).unwrap_or(rest.len());
                     piece = rest.get(next..).unwrap_or_default();
-                    self.column = LINE_MAX;
+                    self.column = self.line_max;
                     continue;
                 }
                 At::Outside => self.outside(*byte, sink),
             }
-            let cut = self.at == At::Header && self.column + 1 == LINE_MAX;
+            let cut = self.at == At::Header && self.column + 1 == self.line_max;
             self.column = if *byte == b'\n' || cut { 0 } else { self.column.saturating_add(1) };
             self.last = *byte;
         }
@@ -170,7 +174,7 @@ impl Multipart {
                 self.header.push(byte, sink);
             }
         }
-        if self.column + 1 == LINE_MAX {
+        if self.column + 1 == self.line_max {
             self.header.end_of_line(sink);
         }
     }
@@ -437,6 +441,23 @@ mod tests {
         }
         assert!(!login(&(named("login_status", "logout") + &named("other", "login"))));
         assert!(!login(&(named("login_statusx", "login") + &close)));
+    }
+
+    #[test]
+    fn a_boundary_may_be_as_long_as_a_head() {
+        for length in [1_001, LINE_MAX, 9_000, BOUNDARY_MAX] {
+            let boundary = "-b".repeat(length / 2);
+            let mut multipart =
+                Multipart::new(format!("multipart/form-data; boundary={boundary}").as_bytes()).unwrap();
+            // A line that would be cut behind a short boundary, so that an empty one seemed to follow.
+            let long = "p".repeat(length.min(LINE_MAX + 1) - "X: -".len());
+            let head = format!("X: {long}\r\nContent-Disposition: form-data; name=logintype");
+            let body = format!("--{boundary}\r\n{head}\r\n\r\nlogin\r\n--{boundary}--");
+            let mut all = All::default();
+            body.as_bytes().chunks(4_096).for_each(|piece| multipart.push(piece, &mut all));
+            multipart.end(&mut all);
+            assert_eq!(all.pairs.last().map(|(_, value)| &**value), Some(&b"login"[..]), "{length}");
+        }
     }
 
     #[test]

@@ -24,7 +24,21 @@ const TELLING: [&[u8]; 13] = [
 ];
 /// A parameter is secret if its innermost name is one of these: as parts of a word they say nothing.
 /// `hash` is the one-time key in felogin's recovery mail (`tx_felogin_login[hash]`); `cHash` is none.
-const TELLING_ALONE: [&[u8]; 8] = [b"sid", b"otp", b"sig", b"pin", b"hash", b"auth", b"code", b"ticket"];
+/// `totp` and `recoverycode` are what TYPO3's second factors call their codes.
+const TELLING_ALONE: [&[u8]; 12] = [
+    b"sid",
+    b"otp",
+    b"totp",
+    b"mfa",
+    b"recoverycode",
+    b"pw",
+    b"sig",
+    b"pin",
+    b"hash",
+    b"auth",
+    b"code",
+    b"ticket",
+];
 /// Addresses whose every parameter is secret: TYPO3's backend password reset names them `t`, `i`, `e`.
 const ALL_SECRET: [&[u8]; 2] = [b"password-reset", b"password_reset"];
 /// As much of a name as is looked at.
@@ -241,6 +255,11 @@ mod tests {
             ("tx_felogin%5Bpass%5D=x&logintype=login", "tx_felogin%5Bpass%5D=***&logintype=login"),
             ("tx_felogin_login[hash]=1|2", "tx_felogin_login[hash]=***"),
             ("api_key=1&keyword=door&author=me&auth=1", "api_key=***&keyword=door&author=me&auth=***"),
+            (
+                "pw=a&otp=1&mfa=2&totp=3&recoveryCode=4&a[pw]=5",
+                "pw=***&otp=***&mfa=***&totp=***&recoveryCode=***&a[pw]=***",
+            ),
+            ("powder=1&mfaProvider=totp", "powder=1&mfaProvider=totp"),
             ("%74oken=abc", "%74oken=***"),
             ("token=", "token="),
             ("token", "token"),
