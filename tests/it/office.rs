@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::time::Duration;
 
+use crate::harness::names::field;
 use crate::harness::recorder::Next;
 use crate::harness::reply::Reply;
 use crate::harness::valkey::Valkey;
@@ -112,6 +113,28 @@ fn a_name_that_a_thousand_addresses_try_rests_for_a_while_and_others_do_not() {
     log_in(&mut site.wire(), "192.0.2.1", "editor", "right").status(303);
     log_in(&mut wire, "203.0.113.1", "editor", "right").status(303);
     poll(&mut wire, "192.0.2.1").status(200);
+}
+
+#[test]
+fn a_name_that_would_rest_is_told_in_report_mode() {
+    let (site, origin) = house("[bans]\nper_user = true\n[rules]\nban = \"report\"\n");
+    let mut wire = site.wire();
+    for number in 0..20 {
+        log_in(&mut wire, &format!("203.0.113.{number}"), "admin", "guess").status(200);
+    }
+    origin.forget();
+    log_in(&mut wire, "192.0.2.1", "ADMIN", "right").status(303);
+    assert!(origin.text().contains("ADMIN"), "nothing is kept from the origin");
+    let would = || {
+        let lines = site.log();
+        let line = lines.iter().find(|line| line["client"] == "192.0.2.1")?;
+        line.get(field::WOULD_BLOCK).map(ToString::to_string)
+    };
+    let would = within(Duration::from_secs(10), would).expect("it is told");
+    for part in ["login-rate-limited", "user:8c6976e5b5410415", "20 failures", "ravelin.toml:"] {
+        assert!(would.contains(part), "{part}: {would}");
+    }
+    assert!(!would.contains("ADMIN") && !would.contains("admin"), "the name is not told: {would}");
 }
 
 #[test]

@@ -168,3 +168,26 @@ fn tries_are_limited_on_whatever_page_they_are_made_and_other_forms_are_not() {
         assert!(tries.contains(&429), "{path}: {tries:?}");
     }
 }
+
+#[test]
+fn what_php_reads_is_read_behind_a_long_boundary_and_by_the_last_route() {
+    let answer = "HTTP/1.1 200 OK\nContent-Length: 0\nSet-Cookie: fe_typo_user=deleted\nSet-Cookie: be_typo_user=deleted\n\n";
+    let (site, _origin) = stage("", answer);
+    let boundary = "b".repeat(6_000);
+    let part = |name: &str, value: &str| {
+        format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
+    };
+    let body = [
+        part("logintype", "login"),
+        part("user", "editor"),
+        part("pass", "x"),
+        format!("--{boundary}--\r\n"),
+    ]
+    .concat();
+    let kind = format!("multipart/form-data; boundary={boundary}");
+    let reply = post(&site, "/members", &body, &[("Content-Type", &kind)]);
+    assert_eq!(said(&site, &reply), words("frontend", "failure", "1553cc62ff246044"));
+    let reply = post(&site, "/typo3/?route=/main&route=/ajax/login&otp=4711", FORM, &[]);
+    assert_eq!(said(&site, &reply).0, "relogin");
+    assert!(!site.stdout().contains("4711"), "the code is written down");
+}
