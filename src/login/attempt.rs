@@ -128,7 +128,8 @@ pub struct Watch {
     ended: bool,
     /// The body cannot be read as the application may read it.
     unreadable: bool,
-    cross_site: bool,
+    /// What the head says of it.
+    initiator: Initiator,
     basic: Option<Box<[u8]>>,
 }
 
@@ -159,7 +160,7 @@ pub enum Initiator {
     Own,
     /// A page of another site, with a password: perhaps against the will of who looks at it.
     CrossSite,
-    /// A page of another site, without a password: how identity providers send people back (SAML, OpenID Connect).
+    /// A page of another site, without a password: how identity providers send people back (SAML, `OpenID` Connect).
     Callback,
 }
 
@@ -176,6 +177,7 @@ pub fn watch(policy: &Policy, asked: &Asked<'_>) -> Option<Watch> {
         return None;
     }
     let (body, unreadable) = if anywhere { reader(asked) } else { (Reader::Nothing, false) };
+    let initiator = if asked.cross_site { Initiator::CrossSite } else { Initiator::Own };
     let mut fields = Fields::default();
     if let (true, Some(query)) = (anywhere, asked.query) {
         fields.query(query.as_bytes());
@@ -189,7 +191,7 @@ pub fn watch(policy: &Policy, asked: &Asked<'_>) -> Option<Watch> {
         length: asked.length,
         ended: false,
         unreadable,
-        cross_site: asked.cross_site,
+        initiator,
         basic,
     })
 }
@@ -338,10 +340,10 @@ impl Watch {
         let tool = self.tool && (fields.install_login() || self.unreadable);
         let named = password.map(|(kind, user)| (kind, user.clone()));
         let others = route.into_iter().chain(tool.then_some(Kind::InstallTool)).map(|kind| (kind, None));
-        let initiator = match (self.cross_site, fields.password() || tool || self.unreadable) {
-            (false, _) => Initiator::Own,
-            (true, true) => Initiator::CrossSite,
-            (true, false) => Initiator::Callback,
+        let secret = fields.password() || tool || self.unreadable;
+        let initiator = match self.initiator {
+            Initiator::CrossSite if !secret => Initiator::Callback,
+            said => said,
         };
         let all = named.into_iter().chain(others);
         all.map(|(kind, user)| Attempt { kind, user: user.filter(|user| !user.is_empty()), initiator })
