@@ -115,3 +115,63 @@ fn jails_count_in_the_time_of_the_log() {
     assert!(told.contains("1 request of 1 client; 1 of them had been answered with success"), "{told}");
     assert!(told.contains("banned") && told.contains("served: GET / from 192.0.2.1"), "{told}");
 }
+
+/// Every reason that a log can show, in one night.
+#[test]
+fn every_rule_that_a_log_can_show_is_told_before_it_refuses_anybody() {
+    let dir = tempfile::tempdir().unwrap();
+    rules(
+        dir.path(),
+        "methods = [\"GET\", \"POST\"]\nbody_size = \"1 MiB\"\n[site.rules]\nmode = \"report\"\npath = \"report\"\n\
+         [[site.access]]\npath = \"/intern\"\nallow = [\"192.0.2.0/24\"]\n\
+         [rules]\nmode = \"report\"\n\
+         [[rate]]\nname = \"search\"\npath = \"/search\"\nrate = \"1/h\"\nburst = 1\n\
+         [[jail]]\nname = \"door\"\nmatch = { status = 401 }\nmax_retry = 2\n",
+    );
+    let line = |second: u32, request: &str, status: u32, bytes: &str| {
+        format!(
+            "203.0.113.9 - - [21/Nov/2026:08:00:{second:02} +0100] \"{request} HTTP/1.1\" {status} {bytes} \"-\" \"-\"\n"
+        )
+    };
+    let mut log = String::new();
+    for request in [
+        "PUT /x",
+        "GET /%2e%2e%2fetc",
+        "GET /intern/a",
+        "GET /composer.json",
+        "GET /typo3/install.php",
+        "GET /typo3/?login_status=login",
+        "GET /search",
+        "GET /search",
+    ] {
+        log += &line(1, request, 200, "9");
+    }
+    for _ in 0..40 {
+        log += &line(2, "POST /typo3/login", 200, "9");
+    }
+    log += &line(3, "GET /door", 401, "9");
+    log += &line(4, "GET /door", 401, "9");
+    log += &line(5, "GET /after", 200, "9");
+    std::fs::write(dir.path().join("access.log"), log).unwrap();
+    let told = replay(dir.path(), &["access.log"]).all();
+    for (reason, place) in [
+        ("method-not-allowed", "ravelin.toml:"),
+        ("bad-path", ""),
+        ("source-denied", "ravelin.toml:"),
+        ("closed", "ravelin.toml:"),
+        ("install-tool-closed", ""),
+        ("login-in-query", ""),
+        ("rate-limited", "limit `search`"),
+        ("login-rate-limited", "limit `login`"),
+        ("banned", "jail `door`"),
+    ] {
+        let about = |line: &&str| line.split_whitespace().next() == Some(reason);
+        let at = told
+            .lines()
+            .position(|line| about(&line))
+            .unwrap_or_else(|| panic!("{reason} is missing:\n{told}"));
+        let row: Vec<&str> = told.lines().skip(at).take(2).collect();
+        assert!(row[0].ends_with("(only reported)"), "{reason}: {row:?}\n{told}");
+        assert!(told.contains(place), "{reason} does not say {place}:\n{told}");
+    }
+}
