@@ -178,8 +178,6 @@ mod tests {
             "x-amzn-oidc-identity",
             "x-amzn-waf-bot",
             "x-amz-cf-id",
-            "client-cert",
-            "client-cert-chain",
             "ssl-client-verify",
             "x-ssl-client-s-dn",
             "x.ssl.client.verify",
@@ -188,9 +186,16 @@ mod tests {
             assert!(is_protected(name.as_bytes(), true, false), "{name}");
             assert!(!is_protected(name.as_bytes(), true, true), "{name}");
         }
-        for name in
-            ["x-client-ip", "true-client-ip", "cf-connecting-ip", "x-amzn-trace-id", "x-amz-security-token"]
-        {
+        for name in [
+            "x-client-ip",
+            "true-client-ip",
+            "cf-connecting-ip",
+            "x-amzn-trace-id",
+            "client-cert",
+            "client-cert-chain",
+            "x-client-cert-subject",
+            "x-amz-security-token",
+        ] {
             let own = name != "x-amz-security-token";
             assert_eq!(
                 (is_protected(name.as_bytes(), true, true), is_protected(name.as_bytes(), true, false)),
