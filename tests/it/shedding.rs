@@ -343,8 +343,12 @@ fn large_origin() -> Recorder {
     })
 }
 
+const ENOUGH: &str = "memory is no longer short";
+
 /// Clients that take nothing of large answers, until memory is short; then what others see; then the end of it.
-fn memory_runs_short(mut site: Ravelin) {
+///
+/// `over`: what is said when it is served again.
+fn memory_runs_short(mut site: Ravelin, over: &[&str]) {
     // A head that is begun before, and ended while memory is short.
     let mut late = site.wire();
     late.say(&format!("GET / HTTP/1.1\nHost: {HOST}\n"));
@@ -381,14 +385,14 @@ fn memory_runs_short(mut site: Ravelin) {
     println!("served again after {} ms", began.elapsed().as_millis());
     assert!(again.is_some() && site.lives(), "{}", site.stderr());
     let said = site.stderr();
-    assert!(said.contains("memory is short") && said.contains("memory is no longer short"), "{said}");
+    assert!(said.contains("memory is short") && over.iter().any(|words| said.contains(words)), "{said}");
 }
 
 #[test]
 fn a_process_that_may_take_little_memory_sheds_and_recovers() {
     let origin = large_origin();
     let limits = "[limits]\nmemory = \"96 MiB\"\nconnections_per_client = 10000\nheader_read = \"60 s\"";
-    memory_runs_short(proxy().site(HOST, &origin).table(limits).plain_serves().start());
+    memory_runs_short(proxy().site(HOST, &origin).table(limits).plain_serves().start(), &[ENOUGH]);
 }
 
 #[test]
@@ -396,7 +400,8 @@ fn a_limit_of_address_space_is_not_met() {
     let origin = large_origin();
     let limits = "[limits]\nconnections_per_client = 10000\nheader_read = \"60 s\"";
     let site = proxy().site(HOST, &origin).table(limits).plain_serves();
-    memory_runs_short(site.address_space(256 << 20).start());
+    // What the allocator gives back is memory. Addresses it keeps, more or less of them: then they are lived with.
+    memory_runs_short(site.address_space(256 << 20).start(), &[ENOUGH, "Serving goes on"]);
 }
 
 /// Everything at its limit at once, and one honest client.
