@@ -4,10 +4,14 @@
 //! main thread   control: signals, reload, admin, the end        ravelin-w0 … wN   accept, serve
 //! ```
 
+mod shown;
+mod sockets;
+mod worker;
+
 use std::collections::HashSet;
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,40 +21,33 @@ use http::HeaderName;
 
 use crate::acme::{self, Book, Steward};
 use crate::admin::{self, Desk, Readiness};
-use crate::bans::{Barred, Ledger, Memory, Meters, Tarpit};
+use crate::bans::{Barred, Ledger, Meters, Tarpit};
+use crate::client;
 use crate::client::balancer::{self, Suspicion};
 use crate::client::key::Key;
-use crate::client::{self, Client, Peer};
 use crate::clock;
 use crate::config::Loaded;
 use crate::control::{self, Signals, Succession};
 use crate::drain::{Drain, DrainWatch, Phase};
 use crate::generation::{Generation, Listener};
-use crate::harden::Applied;
-use crate::head::Head;
 use crate::listen::census::Census;
-use crate::listen::first_bytes::Protocol;
 use crate::listen::inherited::Inherited;
 use crate::listen::settings::Service;
-use crate::listen::socket::{self, BindError};
-use crate::listen::tally::{Event, Tally};
+use crate::listen::socket::BindError;
+use crate::listen::tally::Tally;
 use crate::listen::{Door, Terms, accept};
 use crate::live::Live;
-use crate::load::{self, Load, Place};
-use crate::observe::metrics::{Kind, Named, Outside};
+use crate::load::Load;
 use crate::observe::{self, diagnostics::Diagnostics};
-use crate::observe::{Arrival, Observe, Record, Seen, Tls};
+use crate::observe::{Observe, Seen};
 use crate::pipeline;
 use crate::pressure;
-use crate::refusal::{Reason, Refusal};
-use crate::reply::Reply;
 use crate::rlimit;
 use crate::runtime::{self, Control};
 use crate::service::Heartbeats;
-use crate::site::Site;
 use crate::state::{self, Keeper};
 use crate::tls::{self, Offer, Store};
-use crate::upgrade::{Estate, Launch, Predecessor};
+use crate::upgrade::{Launch, Predecessor};
 
 /// Reads the configuration again.
 pub type Reload = Box<dyn Fn() -> Result<Loaded, String> + Send>;
@@ -148,12 +145,13 @@ pub fn run(
     let workers = generation.workers;
     let Lineage { mut inherited, launch } = lineage;
     let predecessor = inherited.line().map(Predecessor::new);
-    let sockets = bind(&generation, workers, &mut inherited)?;
+    let sockets = sockets::bind(&generation, workers, &mut inherited)?;
     let addresses: Vec<SocketAddr> =
         sockets.iter().filter_map(|s| s.iter().flatten().next().and_then(|l| l.local_addr().ok())).collect();
-    let admin = administer(&generation, &mut inherited)?;
+    let admin = sockets::administer(&generation, &mut inherited)?;
     inherited.close();
-    let estate = estate(&sockets, &admin).map_err(StartError::system("keep its sockets for a successor"))?;
+    let estate =
+        sockets::estate(&sockets, &admin).map_err(StartError::system("keep its sockets for a successor"))?;
     let observe = Observe::open(&generation.log, workers, clock::wall())
         .map_err(|error| StartError::Log(log_failed(&generation, &error)))?;
     let tls = tls::Policy::new().map_err(StartError::Tls)?;
@@ -183,16 +181,14 @@ pub fn run(
         tls,
     });
     house.announce(&generation);
-    show_door(&house);
-    show_state(&house);
-    show_acme(&house);
+    shown::all(&house);
     let mut keeper =
         Keeper::new(Arc::clone(&house.ledger), generation.state.clone(), Arc::clone(&house.state));
     // From here on only one of the two has the state open.
     predecessor.iter().for_each(Predecessor::is_prepared);
     // Before the first request: who was banned is banned still.
     control.run(keeper.begin());
-    let by_worker = deal(sockets, workers);
+    let by_worker = sockets::deal(sockets, workers);
     let mut steward = Steward::new(Arc::clone(&house.book));
     control.run(steward.begin(generation.acme.clone()));
     let inside = Arc::clone(&house);
@@ -241,7 +237,7 @@ pub fn run(
 }
 
 /// One worker: its accept loops, then its connections until the last one is over.
-async fn work(index: usize, house: Arc<House>, sockets: Vec<Socket>) {
+async fn work(index: usize, house: Arc<House>, sockets: Vec<sockets::Socket>) {
     let seen = house.observe.worker(index);
     let worker = Arc::new(Worker { index, house: Arc::clone(&house), seen, suspicion: Suspicion::default() });
     let sweep = tokio::spawn(sweep(Arc::clone(&worker)));
@@ -307,168 +303,6 @@ async fn tell_cloudwatch(house: Arc<House>) {
             house.observe.tell_cloudwatch(&policy.namespace, clock::wall());
         }
     }
-}
-
-/// Shows on the metrics page what is counted at the door.
-fn show_door(house: &Arc<House>) {
-    let show = |name, help, kind, label, read: Box<dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync>| {
-        house.observe.show(Outside { name, help, kind, label, read });
-    };
-    let tally = Arc::clone(&house.tally);
-    let events = move || Event::ALL.iter().map(|event| (event.name(), tally.count(*event))).collect();
-    show("door_events", "What happened to connections, by event", Kind::Counter, "event", Box::new(events));
-    let tally = Arc::clone(&house.tally);
-    let foreign = move || Protocol::ALL.iter().map(|p| (p.name(), tally.foreign_count(*p))).collect();
-    let help = "Connections that spoke something else than what they were opened for, by protocol";
-    show("foreign_protocols", help, Kind::Counter, "protocol", Box::new(foreign));
-    let tally = Arc::clone(&house.tally);
-    let failed = move || tally.handshakes();
-    show(
-        "tls_handshakes_failed",
-        "TLS handshakes that failed, by cause",
-        Kind::Counter,
-        "cause",
-        Box::new(failed),
-    );
-    let load = Arc::clone(&house.load);
-    let refused = move || load::Limit::ALL.iter().map(|limit| (limit.name(), load.refused(*limit))).collect();
-    let help = "Requests refused because too much was under way, by the limit that said so";
-    show("overload_refusals", help, Kind::Counter, "limit", Box::new(refused));
-    let ledger = Arc::clone(&house.ledger);
-    let active = move || vec![("", ledger.active() as u64)];
-    show("bans_active", "Clients and user names that are banned", Kind::Gauge, "", Box::new(active));
-    let ledger = Arc::clone(&house.ledger);
-    house.observe.show_named(Named {
-        name: "bans_made",
-        help: "Bans that were made, by the jail that did",
-        label: "jail",
-        read: Box::new(move || ledger.made()),
-    });
-    let ledger = Arc::clone(&house.ledger);
-    let pushed_out = move || vec![("bans", ledger.pushed_out().0), ("failures", ledger.pushed_out().1)];
-    let help = "What was forgotten too early because there was too much of it; see `bans.memory`";
-    show("bans_pushed_out", help, Kind::Counter, "what", Box::new(pushed_out));
-    let tarpit = Arc::clone(&house.tarpit);
-    let held = move || vec![("", tarpit.held() as u64)];
-    show("tarpit_held", "Banned clients whose answer is late on purpose", Kind::Gauge, "", Box::new(held));
-    let load = Arc::clone(&house.load);
-    let under_way = move || vec![("", load.under_way() as u64)];
-    let help = "Requests that the origins were asked and that are not over";
-    show("requests_under_way", help, Kind::Gauge, "", Box::new(under_way));
-    let load = Arc::clone(&house.load);
-    let short = move || vec![("", u64::from(load.is_short()))];
-    let help = "Whether memory is short, so that nothing new begins: 1 or 0";
-    show("memory_short", help, Kind::Gauge, "", Box::new(short));
-    let load = Arc::clone(&house.load);
-    let memory = move || vec![("taken", load.memory().0), ("allowed", load.memory().1)];
-    let help = "Memory in bytes, and what of it is allowed; 0 if there is no bound";
-    show("memory_bytes", help, Kind::Gauge, "memory", Box::new(memory));
-    let house_now = Arc::downgrade(house);
-    let open = move || {
-        let open = house_now.upgrade().map_or(0, |house| house.drain.live());
-        vec![("", open as u64)]
-    };
-    show("connections_open", "Connections that are open now", Kind::Gauge, "", Box::new(open));
-}
-
-/// The sockets of the admin listener.
-fn administer(
-    generation: &Generation,
-    inherited: &mut Inherited,
-) -> Result<Vec<admin::socket::Bound>, StartError> {
-    let policy = &generation.admin;
-    let bind =
-        |address| admin::socket::bind(address, policy.socket_mode, inherited).map_err(StartError::Admin);
-    policy.listen.iter().map(bind).collect()
-}
-
-/// Shows on the metrics page how the store is.
-fn show_state(house: &Arc<House>) {
-    let show = |name, help, kind, label, read: Box<dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync>| {
-        house.observe.show(Outside { name, help, kind, label, read });
-    };
-    let state = Arc::clone(&house.state);
-    let up = move || vec![("", u64::from(state.is_up()))];
-    let help = "Whether the store of bans was reached last time: 1 or 0; 0 too while bans are kept in memory";
-    show("state_up", help, Kind::Gauge, "", Box::new(up));
-    let state = Arc::clone(&house.state);
-    let changes = move || state.counts().into();
-    let help = "Changes written to the store of bans, taken over from it, not understood, refused by it; and how often it failed";
-    show("state_changes", help, Kind::Counter, "what", Box::new(changes));
-    let ledger = Arc::clone(&house.ledger);
-    let lost = move || vec![("", ledger.changes_lost())];
-    let help = "Changes that the store of bans was not told, because there were too many while it was gone";
-    show("state_changes_lost", help, Kind::Counter, "", Box::new(lost));
-}
-
-/// Shows on the metrics page what becomes of certificates from a CA.
-fn show_acme(house: &Arc<House>) {
-    let show = |name, help, kind, label, read: Box<dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync>| {
-        house.observe.show(Outside { name, help, kind, label, read });
-    };
-    let book = Arc::clone(&house.book);
-    let waiting = move || {
-        let [waiting, ..] = book.counts();
-        vec![("", waiting)]
-    };
-    let help = "Names that wait for their certificate by ACME, and are served with a self-signed one";
-    show("acme_waiting", help, Kind::Gauge, "", Box::new(waiting));
-    let book = Arc::clone(&house.book);
-    let orders = move || {
-        let [_, issued, failed] = book.counts();
-        vec![("issued", issued), ("failed", failed)]
-    };
-    let help = "Certificates that came by ACME, and rounds of orders in which no CA gave one";
-    show("acme_orders", help, Kind::Counter, "result", Box::new(orders));
-}
-
-/// The sockets of each listener, worker by worker: those that are open already, or new ones.
-fn bind(
-    generation: &Generation,
-    workers: usize,
-    inherited: &mut Inherited,
-) -> Result<Vec<Vec<Vec<TcpListener>>>, StartError> {
-    let bind = |listener: &Listener| {
-        let address = listener.settings.address;
-        let open = inherited.tcp(address);
-        if open.is_empty() {
-            let sockets = socket::bind(address, workers).map_err(StartError::Bind)?;
-            return Ok(sockets.into_iter().map(|socket| vec![socket]).collect());
-        }
-        tracing::info!(%address, sockets = open.len(), "this listener's sockets were handed over");
-        socket::adopt(open, workers).map_err(StartError::system("use the sockets that were handed over"))
-    };
-    generation.listeners.iter().map(bind).collect()
-}
-
-/// A socket, and the number of its listener.
-type Socket = (usize, TcpListener);
-
-/// The sockets of each worker.
-fn deal(sockets: Vec<Vec<Vec<TcpListener>>>, workers: usize) -> Vec<Mutex<Vec<Socket>>> {
-    let mut by_worker: Vec<Vec<Socket>> = (0..workers).map(|_| Vec::new()).collect();
-    for (listener, shares) in sockets.into_iter().enumerate() {
-        for (worker, share) in by_worker.iter_mut().zip(shares) {
-            worker.extend(share.into_iter().map(|socket| (listener, socket)));
-        }
-    }
-    by_worker.into_iter().map(Mutex::new).collect()
-}
-
-/// What a successor would get.
-fn estate(sockets: &[Vec<Vec<TcpListener>>], admin: &[admin::socket::Bound]) -> io::Result<Estate> {
-    let mut estate = Estate::default();
-    for socket in sockets.iter().flatten().flatten() {
-        estate.add(socket.try_clone()?.into());
-    }
-    for bound in admin {
-        let (socket, name) = bound.heir()?;
-        estate.add(socket);
-        if let Some(name) = name {
-            estate.add_name(name);
-        }
-    }
-    Ok(estate)
 }
 
 /// Which file could not be opened, and which key names it.
@@ -593,148 +427,6 @@ impl House {
         self.ledger.learn(generation.sites.iter().map(|site| &*site.name));
         self.show_certificates_of(generation);
         tracing::info!(generation = %generation.id, sites = generation.sites.len(), "configuration in force");
-    }
-}
-
-impl House {
-    /// Shows when the certificates in use end.
-    pub fn show_certificates(&self) {
-        self.show_certificates_of(&self.live.load());
-    }
-
-    fn show_certificates_of(&self, generation: &Generation) {
-        let (loaded, came) = (generation.certificates(), self.book.all());
-        let loaded = loaded.iter().map(|certificate| {
-            let name = certificate.facts.names.first().map_or("unnamed", |name| &**name);
-            (name, certificate.facts.not_after)
-        });
-        let came = came.iter().map(|(name, certificate)| (&**name, certificate.facts.not_after));
-        self.observe.certificates(loaded.chain(came));
-    }
-}
-
-impl Worker {
-    /// The answer to a challenge of ACME, if this asks for one.
-    #[must_use]
-    pub fn challenge(&self, head: &Head<'_>) -> Option<Reply> {
-        self.house.book.answer(head)
-    }
-
-    /// A place for a request of `client` among those that are under way.
-    ///
-    /// # Errors
-    /// When too many are.
-    pub fn enter(&self, generation: &Generation, client: &Client) -> Result<Place, Refusal> {
-        self.house.load.enter(generation.client.key(client.addr), &generation.load)
-    }
-
-    /// Whether memory is short, so that no connection is kept for another request.
-    #[must_use]
-    pub fn is_short(&self) -> bool {
-        self.house.load.is_short()
-    }
-
-    /// Looks for a balancer that is not trusted, and says so, at most once an hour.
-    pub fn suspect(&self, generation: &Generation, peer: &Peer, head: &Head<'_>) {
-        let Some(found) = self.suspicion.saw(balancer::looks_like_one(&generation.client, peer, head)) else {
-            return;
-        };
-        if self.house.balancer.turn(clock::now()) {
-            tracing::warn!(
-                sources = %found,
-                "nearly all requests come from private addresses that send X-Forwarded-For and are not trusted: a load \
-                 balancer or proxy stands in front, and all its clients count as one. Limits and bans would hit \
-                 everybody. Write `trusted_proxies = [{found}]`, or its subnets, into `[client]`"
-            );
-        }
-    }
-
-    /// Who failed, who is locked out, and who was seen to log in.
-    #[must_use]
-    pub fn ledger(&self) -> &Arc<Ledger> {
-        &self.house.ledger
-    }
-
-    /// Where every client stands with the limits on how often it may ask.
-    #[must_use]
-    pub fn meters(&self) -> &Arc<Meters> {
-        &self.house.meters
-    }
-
-    /// Banned clients whose answer is late on purpose.
-    #[must_use]
-    pub fn tarpit(&self) -> &Tarpit {
-        &self.house.tarpit
-    }
-
-    /// What is remembered of clients, at the time when this request came.
-    #[must_use]
-    pub fn memory(&self, record: &Record) -> Memory<'_> {
-        let (wall, instant) = record.arrived();
-        let House { ledger, meters, .. } = &*self.house;
-        Memory { ledger, meters, now: wall.into(), instant }
-    }
-
-    /// The generation slot.
-    #[must_use]
-    pub fn live(&self) -> &Live {
-        &self.house.live
-    }
-
-    /// How far the process is.
-    #[must_use]
-    pub fn state(&self) -> admin::State {
-        self.house.readiness.state()
-    }
-
-    /// Begins the record of a request.
-    #[must_use]
-    pub fn record(&self, generation: &Generation, peer: &Peer, head: &Head<'_>) -> Box<Record> {
-        let tls = peer.tls.as_ref();
-        let arrival = Arrival {
-            now: clock::now(),
-            wall: clock::wall(),
-            peer: peer.addr,
-            listener: peer.listener,
-            tls: tls.map(|tls| Tls {
-                version: tls.version,
-                cipher: tls.cipher,
-                sni: tls.sni.as_deref(),
-                client: tls.identity.as_ref().map(|identity| &*identity.subject),
-            }),
-            generation: &generation.id,
-        };
-        self.seen.record(&arrival, head)
-    }
-
-    /// A request panicked: counted, and answered like any other refusal.
-    #[must_use]
-    pub fn panicked(&self) -> Refusal {
-        self.seen.panicked();
-        Refusal::new(Reason::Internal, "a panic while answering; standard error says where")
-    }
-
-    /// Singleton headers on which origin and configuration disagree: said once for each site and header.
-    pub fn conflicts(&self, site: Option<&Site>, applied: &Applied) {
-        for conflict in &applied.conflicts {
-            let key = (site.map_or(usize::MAX, |site| site.index), conflict.name.clone());
-            if self.house.warned.lock().unwrap_or_else(PoisonError::into_inner).insert(key) {
-                let site = site.map_or("none", |site| &site.name);
-                tracing::warn!(
-                    site,
-                    header = %conflict.name,
-                    origin = ?conflict.sent,
-                    kept = ?conflict.kept,
-                    "the origin sends this header too; it leaves once"
-                );
-            }
-        }
-    }
-}
-
-impl fmt::Debug for Worker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Worker").field("index", &self.index).finish_non_exhaustive()
     }
 }
 
