@@ -19,7 +19,7 @@ from peers import ALL, DEFAULT, HEADERS, RIVALS, Job, Ravelin
 from processes import CPUS, FREE, LOAD_CPU, PROXY_CPU, Group, Quota, end, raise_limit
 from works import WORKS, Backend, Bench, idle, listening, start_up
 
-USUAL = ["a", "b", "c", "d", "d+", "e", "f", "lat", "g", "h"]
+USUAL = ["a", "b", "c", "d", "d+", "dr", "e", "f", "lat", "g", "h"]
 EVERYTHING = [*USUAL, "grow"]
 
 

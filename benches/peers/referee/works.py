@@ -47,6 +47,8 @@ WORKS = {work.key: work for work in (
          own("handshakes", "--connections", "32"), quota=False),
     Work("d+", "full TLS 1.3 handshakes with X25519MLKEM768, 1 request each", "request",
          own("handshakes", "--connections", "32", "--group", "mlkem768"), quota=False),
+    Work("dr", "resumed TLS 1.3 handshakes (tickets, X25519), 1 request each", "request",
+         own("handshakes", "--connections", "32", "--resume", "yes"), quota=False),
     Work("e", "10 MiB downloads, 8 connections", "GiB", own("transfer", "--connections", "8", "--path", "/10m")),
     Work("f", "10 MiB uploads, 8 connections", "GiB",
          own("transfer", "--connections", "8", "--path", "/upload", "--upload", str(TEN_MIB))),

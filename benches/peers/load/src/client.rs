@@ -12,7 +12,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::client::{ClientConnection, Resumption};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, HandshakeKind, SignatureScheme};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::Fault;
@@ -30,19 +30,35 @@ pub struct Target {
     name: ServerName<'static>,
     host: String,
     config: Arc<ClientConfig>,
+    resumes: bool,
 }
 
 impl Target {
-    /// `--to 127.0.0.1:PORT --host NAME --group x25519|mlkem768|any`
+    /// `--to 127.0.0.1:PORT --host NAME --group x25519|mlkem768|any --resume no|yes`
     pub fn read(args: &Args) -> Result<Self, Fault> {
         let host: String = args.get("host", "www.example.org".to_owned())?;
-        let config = config(&args.get("group", "x25519".to_owned())?)?;
-        Ok(Self {
-            address: args.loopback("to")?,
-            name: ServerName::try_from(host.clone())?,
-            host,
-            config: Arc::new(config),
-        })
+        let config = Arc::new(config(&args.get("group", "x25519".to_owned())?)?);
+        let resumes = match args.get("resume", "no".to_owned())?.as_str() {
+            "no" => false,
+            "yes" => true,
+            other => return Err(format!("--resume {other}: yes or no").into()),
+        };
+        let name = ServerName::try_from(host.clone())?;
+        Ok(Self { address: args.loopback("to")?, name, host, config, resumes })
+    }
+
+    /// The same for one visitor, who takes back only what he was given himself.
+    pub fn of_a_visitor(&self) -> Self {
+        let mut config = ClientConfig::clone(&self.config);
+        if self.resumes {
+            config.resumption = Resumption::in_memory_sessions(2);
+        }
+        Self { config: Arc::new(config), ..self.clone() }
+    }
+
+    /// Whether sessions are resumed.
+    pub fn resumes(&self) -> bool {
+        self.resumes
     }
 
     /// The head of a request.
@@ -52,7 +68,7 @@ impl Target {
     }
 }
 
-/// A full TLS 1.3 handshake every time: nothing is resumed. The certificate is not judged; the work of
+/// A full TLS 1.3 handshake every time, unless somebody gives it a place for sessions. The certificate is not judged; the work of
 /// judging it would only slow the generator, which shares its core with the backend.
 fn config(group: &str) -> Result<ClientConfig, Fault> {
     let provider = aws_lc_rs::default_provider();
@@ -139,6 +155,11 @@ impl Client {
         }
         client.flush().await?;
         Ok(client)
+    }
+
+    /// Whether the session was one from before.
+    pub fn is_resumed(&self) -> bool {
+        self.tls.handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
     /// Encrypts and sends.
