@@ -234,6 +234,12 @@ fn opens_tool(policy: &Policy, path: &str, query: Option<&str>) -> bool {
     policy.install_tool && (below(policy, path).is_some_and(is_file) || query.is_some_and(asks))
 }
 
+/// Whether an identity provider sends people back to such a login. Second factors call their codes what they like (TYPO3's
+/// recovery codes: `rc`), a reset needs no password, and a reaction's secret is in its head: each is a try without one.
+fn ends_a_detour(kind: Kind) -> bool {
+    matches!(kind, Kind::Backend | Kind::Relogin | Kind::Frontend)
+}
+
 /// What of a path stands behind the entry point.
 fn below<'p>(policy: &Policy, path: &'p str) -> Option<&'p str> {
     path.strip_prefix(&*policy.entry_point).filter(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -341,13 +347,16 @@ impl Watch {
         let named = password.map(|(kind, user)| (kind, user.clone()));
         let others = route.into_iter().chain(tool.then_some(Kind::InstallTool)).map(|kind| (kind, None));
         let secret = fields.password() || tool || self.unreadable;
-        let initiator = match self.initiator {
-            Initiator::CrossSite if !secret => Initiator::Callback,
+        let initiator = |kind| match self.initiator {
+            Initiator::CrossSite if !secret && ends_a_detour(kind) => Initiator::Callback,
             said => said,
         };
         let all = named.into_iter().chain(others);
-        all.map(|(kind, user)| Attempt { kind, user: user.filter(|user| !user.is_empty()), initiator })
-            .collect()
+        all.map(|(kind, user)| {
+            let initiator = initiator(kind);
+            Attempt { kind, user: user.filter(|user| !user.is_empty()), initiator }
+        })
+        .collect()
     }
 
     /// The user of HTTP Basic credentials, which ride on every request; empty if none was named.
@@ -438,6 +447,23 @@ mod tests {
         assert_eq!(initiator(true, b"a=b& %75serident=b"), Initiator::CrossSite);
         assert_eq!(initiator(true, b"SAMLResponse=PHNhbWw%2B&RelayState=x"), Initiator::Callback);
         assert_eq!(initiator(true, password), Initiator::Callback);
+    }
+
+    #[test]
+    fn only_logins_are_ends_of_a_detour() {
+        for (path, body, kind) in [
+            ("/typo3/auth/mfa", "action=verify&identifier=recovery-codes&rc=1", Kind::Mfa),
+            ("/typo3/auth/mfa", "action=verify&identifier=other&number=1", Kind::Mfa),
+            ("/typo3/login/password-reset/initiate-reset", "email=a", Kind::PasswordReset),
+            ("/typo3/ajax/sudo-mode/verify", "secret=a", Kind::Sudo),
+            ("/typo3/reaction/1", "a=b", Kind::Reaction),
+        ] {
+            let known = Asked { cross_site: true, ..asked(&Method::POST, path, None) };
+            let mut watch = watch(&Policy::typo3(), &known).unwrap();
+            watch.push(body.as_bytes());
+            let attempt = Attempt { kind, user: None, initiator: Initiator::CrossSite };
+            assert_eq!(watch.attempts(), [attempt], "{path} {body}");
+        }
     }
 
     #[test]
