@@ -137,15 +137,17 @@ fn show(arguments: &Show) -> Result<ExitCode, String> {
 
 /// The certificates in a file; at least one.
 fn read(path: &Path) -> Result<Vec<CertificateFacts>, String> {
+    let facts: Result<Vec<_>, _> = ders(path)?.iter().map(|der| CertificateFacts::read(der)).collect();
+    facts.map_err(|error| format!("{} holds a certificate that cannot be read: {error}", path.display()))
+}
+
+fn ders(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let name = path.display();
     let text = file::text(path, LARGEST).map_err(|error| format!("cannot read {name}: {error}"))?;
     let ders: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
-    let ders = ders.map_err(|error| format!("{name}: {error}"))?;
-    let facts: Result<Vec<_>, _> = ders.iter().map(|der| CertificateFacts::read(der)).collect();
-    match facts {
-        Ok(facts) if facts.is_empty() => Err(format!("{name} holds no certificate in PEM form")),
-        Ok(facts) => Ok(facts),
-        Err(error) => Err(format!("{name} holds a certificate that cannot be read: {error}")),
+    match ders.map_err(|error| format!("{name}: {error}"))? {
+        ders if ders.is_empty() => Err(format!("{name} holds no certificate in PEM form")),
+        ders => Ok(ders),
     }
 }
 
@@ -238,8 +240,8 @@ fn open() -> Result<DevCa, String> {
 fn trust(arguments: &Trust, wanted: bool) -> Result<ExitCode, String> {
     let root = match (&arguments.file, wanted) {
         (Some(file), true) => {
-            let facts = read(file)?;
-            if !facts.iter().all(vouched) || facts.len() != 1 {
+            let ders = ders(file)?;
+            if !ders.iter().all(|der| vouched(der)) || ders.len() != 1 {
                 let name = file.display();
                 return Err(format!(
                     "{name} is no root of Ravelin's development CA; nothing else is installed here"

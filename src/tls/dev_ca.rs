@@ -20,12 +20,18 @@ use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
+use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 use super::load::Certificate;
 use super::x509::{CertificateFacts, date};
 
 /// The domains that the root may vouch for; each stands for itself and everything below it.
 pub const DOMAINS: [&str; 3] = ["localhost", "test", "ddev.site"];
+/// The addresses that it may vouch for, each with its mask: 127.0.0.0/8 and `::1`.
+const LOOPBACK: [&[u8]; 2] = [
+    &[127, 0, 0, 0, 255, 0, 0, 0],
+    b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+];
 /// The secret: key and certificate of the root in one file, so that they cannot come apart.
 const SECRET_FILE: &str = "root.key";
 /// The certificate alone, to be trusted by browsers.
@@ -143,11 +149,30 @@ impl DevCa {
     }
 }
 
-/// Whether a certificate is the root of a development CA, judged by its names.
+/// Whether a certificate, DER, is the root of a development CA: by its names, and because it can speak for no others than
+/// ours. Anybody can write our names into a root of his own.
 #[must_use]
-pub fn vouched(facts: &CertificateFacts) -> bool {
+pub fn vouched(root: &[u8]) -> bool {
     let ours = format!("O={ORGANISATION}, CN={ROOT_NAME} ");
-    facts.is_authority && facts.is_self_signed() && facts.subject.starts_with(&ours)
+    let named = CertificateFacts::read(root)
+        .is_ok_and(|facts| facts.is_authority && facts.is_self_signed() && facts.subject.starts_with(&ours));
+    named && is_constrained(root)
+}
+
+/// Whether names and addresses are constrained, critically, to those of one's own machine.
+fn is_constrained(root: &[u8]) -> bool {
+    let Ok((_, root)) = X509Certificate::from_der(root) else { return false };
+    let Ok(Some(constraints)) = root.name_constraints() else { return false };
+    let permitted = constraints.value.permitted_subtrees.as_deref().unwrap_or_default();
+    let is_ours = |base: &GeneralName<'_>| match base {
+        GeneralName::DNSName(name) => DOMAINS.contains(name),
+        GeneralName::IPAddress(net) => LOOPBACK.contains(net),
+        _ => false,
+    };
+    // A kind that is not constrained is free: there must be one of each.
+    let names = permitted.iter().any(|tree| matches!(tree.base, GeneralName::DNSName(_)));
+    let addresses = permitted.iter().any(|tree| matches!(tree.base, GeneralName::IPAddress(_)));
+    constraints.critical && names && addresses && permitted.iter().all(|tree| is_ours(&tree.base))
 }
 
 /// A certificate that nobody trusts, signed by itself and kept nowhere: for a demonstration.
@@ -401,6 +426,37 @@ mod tests {
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
         let error = DevCa::open(directory.path(), clock::wall()).err().unwrap();
         assert!(error.to_string().contains("`chmod 700 "), "{error}");
+    }
+
+    #[test]
+    fn only_a_root_that_speaks_for_nobody_else_is_vouched_for() {
+        let ours = make_root(clock::wall()).unwrap();
+        let ours = CertificateDer::from_pem_slice(ours.as_bytes()).unwrap();
+        assert!(vouched(&ours));
+        let forged = |constraints: Option<NameConstraints>| {
+            let mut params = CertificateParams::default();
+            params.distinguished_name = named(&format!("{ROOT_NAME} 01234567"));
+            params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+            params.name_constraints = constraints;
+            vouched(params.self_signed(&new_key().unwrap()).unwrap().der())
+        };
+        assert!(forged(Some(constraints())));
+        let with = |more: GeneralSubtree| {
+            let mut all = constraints();
+            all.permitted_subtrees.push(more);
+            all
+        };
+        let names_only = constraints().permitted_subtrees.into_iter();
+        let names_only = names_only.filter(|tree| matches!(tree, GeneralSubtree::DnsName(_))).collect();
+        for wider in [
+            None,
+            Some(with(GeneralSubtree::DnsName("example.org".to_owned()))),
+            Some(with(GeneralSubtree::DnsName(String::new()))),
+            Some(with(GeneralSubtree::IpAddress(CidrSubnet::from_v4_prefix([0, 0, 0, 0], 0)))),
+            Some(NameConstraints { permitted_subtrees: names_only, excluded_subtrees: Vec::new() }),
+        ] {
+            assert!(!forged(wider.clone()), "{wider:?}");
+        }
     }
 
     #[test]
