@@ -368,6 +368,7 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fields::SEVERAL;
     use super::*;
 
     fn asked<'a>(method: &'a Method, path: &'a str, query: Option<&'a str>) -> Asked<'a> {
@@ -447,6 +448,26 @@ mod tests {
         assert_eq!(initiator(true, b"a=b& %75serident=b"), Initiator::CrossSite);
         assert_eq!(initiator(true, b"SAMLResponse=PHNhbWw%2B&RelayState=x"), Initiator::Callback);
         assert_eq!(initiator(true, password), Initiator::Callback);
+    }
+
+    #[test]
+    fn of_several_names_none_is_believed() {
+        let user = |path, query, body: &[u8]| {
+            let mut watch = watch(&Policy::typo3(), &asked(&Method::POST, path, query)).unwrap();
+            watch.push(body);
+            watch.attempts().remove(0).user
+        };
+        let several = Some(SEVERAL.into());
+        let twice = b"login_status=login&username=victim&a=1&a=1&username=own";
+        assert_eq!(
+            user("/typo3/login", None, twice),
+            several,
+            "`max_input_vars` may cut the list before the last"
+        );
+        let late = b"login_status=login&username=own";
+        assert_eq!(user("/typo3/login", Some("username=victim"), late), several);
+        assert_eq!(user("/", Some("user=victim"), b"logintype=login&user=own"), several);
+        assert_eq!(user("/", Some("user=own"), b"logintype=login&user=own"), Some(b"own"[..].into()));
     }
 
     #[test]

@@ -9,9 +9,9 @@ use crate::guard::php;
 pub struct Fields {
     /// Which of the words came.
     words: u8,
-    /// `username`, what the backend's form calls a user; the last one, as PHP takes it.
+    /// `username`, what the backend's form calls a user, or [`SEVERAL`].
     pub backend_user: Option<Box<[u8]>>,
-    /// `user`, what felogin calls one.
+    /// `user`, what felogin calls one, or [`SEVERAL`].
     pub frontend_user: Option<Box<[u8]>>,
     /// What the parameter that is being read may be.
     candidates: u8,
@@ -106,10 +106,19 @@ impl Sink for Fields {
             _ => 0,
         };
         if self.candidates & BACKEND_USER != 0 {
-            self.backend_user = Some(value.into());
+            name(&mut self.backend_user, value);
         }
         if self.candidates & FRONTEND_USER != 0 {
-            self.frontend_user = Some(value.into());
+            name(&mut self.frontend_user, value);
         }
     }
+}
+
+/// What a user is called of whom a request names several: PHP takes the last one that `max_input_vars` lets through, and
+/// TYPO3 that of the query if the body has none, so that nobody knows here who was meant.
+pub const SEVERAL: &[u8] = b"\0several";
+
+fn name(user: &mut Option<Box<[u8]>>, value: &[u8]) {
+    let differs = user.as_ref().is_some_and(|before| **before != *value);
+    *user = Some(if differs { SEVERAL.into() } else { value.into() });
 }

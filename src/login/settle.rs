@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
 
 use super::attempt::{Initiator, Kind};
+use super::fields::SEVERAL;
 use super::policy::UserNames;
 use super::verdict::{Outcome, Verdict};
 use crate::bans::{Action, Ban, Culprit, Jail, Ledger, UnderWay, UserId};
@@ -88,7 +89,8 @@ impl Settlement {
         if verdict != Verdict::Success {
             return None;
         }
-        if forgives(kind) {
+        // Who names several users could name his own and guess at another.
+        if forgives(kind) && self.who.user != Some(user_id(SEVERAL)) {
             self.ledger.forgive(&jail, &self.who, now);
         }
         // Only a new session says who somebody is: an answer that looks like a right second factor or sudo password can
@@ -174,6 +176,32 @@ mod tests {
             };
             assert_eq!(settlement.remember((kind, Initiator::Own), Verdict::Success, now), None);
             assert_eq!(settlement.ledger.knows(client, site, now), known, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn who_names_several_users_is_forgiven_nothing() {
+        let (site, now) = (SiteId(1), Millis(1_000));
+        let client = Key::new(IpAddr::from([192, 0, 2, 1]), Prefix::default());
+        for (name, banned) in [(&b"editor"[..], false), (SEVERAL, true)] {
+            let ledger = Arc::new(Ledger::default());
+            let settlement = Settlement {
+                ledger,
+                jail: Jail::default(),
+                who: Culprit { client, site, user: Some(user_id(name)), ignored: false },
+                client: client.addr(),
+                site: "a.test".into(),
+                id: "id".into(),
+                user_names: UserNames::Off,
+                half: false,
+                under_way: Vec::new(),
+            };
+            let say = |verdict| settlement.remember((Kind::Backend, Initiator::Own), verdict, now);
+            for _ in 1..settlement.jail.max_retry {
+                assert_eq!(say(Verdict::Failure), None);
+            }
+            assert_eq!(say(Verdict::Success), None);
+            assert_eq!(say(Verdict::Failure).is_some(), banned, "{name:?}");
         }
     }
 
