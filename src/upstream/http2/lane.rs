@@ -1,14 +1,15 @@
 //! Connections of one worker to one member that many requests share.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future as _, poll_fn};
 use std::net::IpAddr;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper::client::conn::http2::{Builder, Connection, SendRequest};
 use hyper::rt::Executor as _;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -20,7 +21,7 @@ use crate::upstream::error::{Kind, Retry, UpstreamError};
 use crate::upstream::pool::leads_there;
 use crate::upstream::stream::Link;
 
-/// Requests at once on one connection; nginx allows 128, Apache 100.
+/// Requests at once on one connection, if the origin takes as many; nginx takes 128, Apache 100.
 const STREAMS: usize = 100;
 /// Requests in all on one connection. nginx ends it after 1,000 (`keepalive_requests`), and whatever is on its way then
 /// comes to nothing: better to leave before.
@@ -52,10 +53,19 @@ struct Lane {
     _held: oneshot::Sender<()>,
     address: Option<IpAddr>,
     streams: AtomicUsize,
+    connection: Shared,
     requests: AtomicU32,
     retired: AtomicBool,
     /// When its last request was over.
     idle_since: Mutex<Instant>,
+}
+
+/// hyper's end of a connection until it ends: its task polls it, and whoever looks for a place asks it. Both are on one
+/// thread.
+type Shared = Arc<Mutex<Option<Connection<Socket, Outgoing, Tasks>>>>;
+
+fn lock(connection: &Shared) -> MutexGuard<'_, Option<Connection<Socket, Outgoing, Tasks>>> {
+    connection.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One request's place on a connection, until it is dropped.
@@ -68,7 +78,7 @@ impl Lanes {
         let mut kept = self.lock();
         kept.used = true;
         kept.open.retain(|lane| !lane.is_over());
-        let free = kept.open.iter().filter(|lane| lane.streams() < STREAMS);
+        let free = kept.open.iter().filter(|lane| lane.streams() < lane.most());
         free.max_by_key(|lane| lane.streams()).map(Ride::on)
     }
 
@@ -86,12 +96,14 @@ impl Lanes {
             UpstreamError::new(Kind::Closed, format!("HTTP/2: {error}")).retry(Retry::Anywhere)
         })?;
         let (held, let_go) = oneshot::channel();
-        Tasks.execute(drive(connection, let_go));
+        let connection = Arc::new(Mutex::new(Some(connection)));
+        Tasks.execute(drive(Arc::clone(&connection), let_go));
         let lane = Arc::new(Lane {
             sender,
             _held: held,
             address,
             streams: AtomicUsize::new(0),
+            connection,
             requests: AtomicU32::new(0),
             retired: AtomicBool::new(false),
             idle_since: Mutex::new(clock::now()),
@@ -130,12 +142,16 @@ impl Lanes {
 
 /// Until the connection ends, or a moment after the last request that needs it: an origin that reads no further could
 /// keep a request that was given up for ever.
-async fn drive(connection: impl Future<Output = hyper::Result<()>>, let_go: oneshot::Receiver<()>) {
-    let mut connection = pin!(connection);
+async fn drive(connection: Shared, let_go: oneshot::Receiver<()>) {
+    let mut lasts = poll_fn(|cx| match &mut *lock(&connection) {
+        Some(connection) => Pin::new(connection).poll(cx),
+        None => Poll::Ready(Ok(())),
+    });
     let ended = tokio::select! {
-        ended = connection.as_mut() => Ok(ended),
-        _ = let_go => timeout(LINGER, connection).await,
+        ended = &mut lasts => Ok(ended),
+        _ = let_go => timeout(LINGER, lasts).await,
     };
+    *lock(&connection) = None;
     if let Ok(Err(error)) = ended {
         tracing::debug!(%error, "a connection to an origin ended");
     }
@@ -144,6 +160,12 @@ async fn drive(connection: impl Future<Output = hyper::Result<()>>, let_go: ones
 impl Lane {
     fn streams(&self) -> usize {
         self.streams.load(Ordering::Relaxed)
+    }
+
+    /// How many requests at once the origin takes (`SETTINGS_MAX_CONCURRENT_STREAMS`, RFC 9113 section 6.5.2), [`STREAMS`] at
+    /// most. One more would wait in hyper, for as long as the slowest of the others.
+    fn most(&self) -> usize {
+        lock(&self.connection).as_ref().map_or(0, |open| open.current_max_send_streams().min(STREAMS))
     }
 
     fn is_over(&self) -> bool {

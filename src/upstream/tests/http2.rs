@@ -40,10 +40,15 @@ impl H2 {
     }
 
     async fn accept(&self) -> Line {
+        self.accept_with(&h2::server::Builder::new()).await
+    }
+
+    async fn accept_with(&self, says: &h2::server::Builder) -> Line {
+        let says = says.clone();
         let stream = self.origin.accept().await.stream;
         let (hand, requests) = tokio::sync::mpsc::unbounded_channel();
         let task = tokio::spawn(async move {
-            let mut connection: Connection<_, Bytes> = h2::server::handshake(stream).await.unwrap();
+            let mut connection: Connection<_, Bytes> = says.handshake(stream).await.unwrap();
             while let Some(Ok((request, respond))) = connection.accept().await {
                 if hand.send(Got { request, respond }).is_err() {
                     break;
@@ -148,6 +153,32 @@ async fn requests_share_a_connection_and_say_what_they_said_over_http1() {
     assert_eq!(lanes.len(), 1);
     lanes.sweep(crate::clock::now() + LONG, LONG);
     assert_eq!(lanes.len(), 0, "nobody came back for it");
+}
+
+#[tokio::test]
+async fn whoever_comes_when_the_origin_takes_no_more_gets_another_connection() {
+    let origin = H2::start().await;
+    let upstream = origin.upstream();
+    let mut two = h2::server::Builder::new();
+    two.max_concurrent_streams(2);
+    let play = async {
+        let mut first = origin.accept_with(&two).await;
+        first.next().await.ok();
+        let slow = [first.next().await, first.next().await];
+        let mut second = origin.accept_with(&two).await;
+        second.next().await.ok();
+        slow.into_iter().for_each(|mut got| got.ok());
+        (first, second)
+    };
+    let ask = async {
+        // Its answer comes behind what the origin says of itself.
+        text(upstream.send(0, get()).await.unwrap()).await.unwrap();
+        let ask = || async { text(upstream.send(0, get()).await.unwrap()).await.unwrap() };
+        let (one, other, third) = tokio::join!(ask(), ask(), ask());
+        assert_eq!([one, other, third], ["ok", "ok", "ok"]);
+    };
+    let _lines = tokio::time::timeout(LONG, async { tokio::join!(play, ask) }).await.expect("nobody waits");
+    assert_eq!(upstream.only_member().lanes(0).unwrap().len(), 2);
 }
 
 #[tokio::test]
