@@ -46,6 +46,7 @@ use crate::rlimit;
 use crate::runtime::{self, Control};
 use crate::service::Heartbeats;
 use crate::state::{self, Keeper};
+use crate::tls::tickets::Rotation;
 use crate::tls::{self, Offer, Store};
 use crate::upgrade::{Launch, Predecessor};
 
@@ -191,6 +192,7 @@ pub fn run(
     let by_worker = sockets::deal(sockets, workers);
     let mut steward = Steward::new(Arc::clone(&house.book));
     control.run(steward.begin(generation.acme.clone()));
+    let rotation = control.run(ticket_keys(&house));
     let inside = Arc::clone(&house);
     let running = runtime::start(workers, move |index| {
         let sockets = by_worker.get(index).map(take).unwrap_or_default();
@@ -215,12 +217,14 @@ pub fn run(
         let (asked, told) = (Arc::clone(&house), Arc::clone(&house));
         let caring = steward.run(move || asked.live.load().acme.clone(), move || told.show_certificates());
         let caring = tokio::spawn(caring);
+        let rotating = tokio::spawn(rotate(rotation, house.drain.watch()));
         let mut watch = house.drain.watch();
         let keeping = tokio::spawn(keeper.run(async move { watch.reached(Phase::Killed).await }));
         serving.await;
         watching.abort();
         telling.abort();
         caring.abort();
+        rotating.abort();
         let _ = keeping.await;
     });
     control.end();
@@ -234,6 +238,20 @@ pub fn run(
     }
     let _ = house.diagnostics.flush(Duration::from_secs(1));
     Ok(())
+}
+
+/// The keys of session tickets that are kept, before the first handshake.
+async fn ticket_keys(house: &House) -> Option<Rotation> {
+    let mut rotation = Rotation::new(house.tls.shared(), &house.live.load().state)?;
+    rotation.begin().await;
+    Some(rotation)
+}
+
+/// Keeps them new until another process does.
+async fn rotate(rotation: Option<Rotation>, mut watch: DrainWatch) {
+    if let Some(rotation) = rotation {
+        rotation.run(async move { watch.handed_over().await }).await;
+    }
 }
 
 /// One worker: its accept loops, then its connections until the last one is over.

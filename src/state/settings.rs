@@ -18,6 +18,7 @@ pub struct Raw {
     password: Option<Placed<String>>,
     prefix: Option<Placed<String>>,
     roots: Option<Placed<PathBuf>>,
+    tickets: Option<Placed<bool>>,
     base: PathBuf,
     usual: Option<PathBuf>,
 }
@@ -29,6 +30,8 @@ pub struct Policy {
     pub place: Place,
     /// Whether the operator wrote it, or it is what there was.
     pub written: bool,
+    /// Whether keys of session tickets are kept there, too.
+    pub tickets: bool,
 }
 
 /// Where bans are kept.
@@ -103,6 +106,17 @@ impl fmt::Display for Place {
     }
 }
 
+impl Place {
+    /// Whether nobody on a network sees what is kept there.
+    #[must_use]
+    pub fn is_private(&self) -> bool {
+        match self {
+            Self::Memory | Self::File(_) => true,
+            Self::Valkey(valkey) => valkey.tls || is_near(&valkey.host),
+        }
+    }
+}
+
 impl Raw {
     /// Reads `[state]` of the file.
     pub fn read(root: &mut Section<'_>, reading: &mut Reading<'_>) -> Self {
@@ -116,6 +130,7 @@ impl Raw {
         raw.password = section.get::<String>(reading, "password");
         raw.prefix = section.get::<String>(reading, "prefix");
         raw.roots = section.get::<PathBuf>(reading, "roots");
+        raw.tickets = section.get::<bool>(reading, "session_tickets");
         section.finish(reading);
         raw
     }
@@ -123,8 +138,10 @@ impl Raw {
     /// What it means; an address that cannot be read is an error.
     #[must_use]
     pub fn compile(self, complaints: &mut Complaints) -> Policy {
+        let wish = self.tickets.as_ref().map(|written| written.value);
         let Some(store) = self.store else {
-            return Policy { place: self.usual.map_or(Place::Memory, Place::File), written: false };
+            let place = self.usual.map_or(Place::Memory, Place::File);
+            return Policy { place, written: false, tickets: wish.unwrap_or(true) };
         };
         // A complaint shows the line that it is about: not one with a password.
         let shown = Some(&store.place).filter(|_| !store.value.0.contains('@'));
@@ -153,9 +170,20 @@ impl Raw {
                 let hint = "write `valkeys://` if it speaks TLS: whoever is on the way can lift every ban";
                 let message = format!("{valkey} is reached without TLS");
                 complaints.warning(shown, message, Some(hint.to_owned()));
+                if let Some(written) = self.tickets.as_ref().filter(|written| written.value) {
+                    let message = "the keys of session tickets travel without TLS: who sees them can pose as this server";
+                    let hint = "write `valkeys://`, or leave `session_tickets` out";
+                    complaints.warning(Some(&written.place), message, Some(hint.to_owned()));
+                }
             }
         }
-        Policy { place, written: true }
+        if let Some(written) = self.tickets.filter(|written| written.value && place == Place::Memory) {
+            let hint = "name a file or a Valkey as `store`, or leave `session_tickets` out";
+            let message = "keys of session tickets cannot outlive this process: `store` is `memory`";
+            complaints.warning(Some(&written.place), message, Some(hint.to_owned()));
+        }
+        let tickets = wish.unwrap_or_else(|| place.is_private());
+        Policy { place, written: true, tickets }
     }
 }
 

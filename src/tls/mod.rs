@@ -21,6 +21,7 @@ pub mod store;
 pub mod stream;
 #[cfg(test)]
 mod tests;
+pub mod tickets;
 pub mod trust;
 pub mod watch;
 pub mod x509;

@@ -6,10 +6,13 @@ use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{Ticketer, cipher_suite as suite};
 use rustls::server::{NoServerSessionStorage, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::{CipherSuite, ServerConfig, SupportedCipherSuite};
+use zeroize::Zeroizing;
 
 use super::clients;
 use super::key_log::KeyLogFile;
 use super::profile::Profile;
+use super::tickets::{self, Shared};
+use crate::clock;
 
 /// Cipher suites in our order, each with its IANA name: all with forward secrecy and authenticated
 /// encryption. AES-128-GCM first: it is the fastest and no weaker in practice.
@@ -32,12 +35,20 @@ pub struct Policy {
     /// Makes and reads session tickets; its keys change every six hours and live for twelve. Shared by
     /// all workers, so that a client may come back to any of them.
     tickets: Arc<dyn ProducesTickets>,
+    /// Keys that other processes have, too. They take the place of the others where there are some.
+    shared: Arc<Shared>,
 }
 
 impl Policy {
     /// Draws the first ticket key; an error means that the system gives no random numbers.
     pub fn new() -> Result<Self, rustls::Error> {
-        Ok(Self { tickets: Ticketer::new()? })
+        Ok(Self { tickets: Ticketer::new()?, shared: Arc::default() })
+    }
+
+    /// Where the keys come that are shared.
+    #[must_use]
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// The configuration of one listener. A new generation builds a new one: nothing in it changes.
@@ -59,7 +70,8 @@ impl Policy {
         }
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         config.ignore_client_order = true;
-        config.ticketer = Arc::new(Scoped { inner: Arc::clone(&self.tickets), id: clients.id() });
+        let shared = (clients.wish == clients::Wish::Off).then(|| Arc::clone(&self.shared));
+        config.ticketer = Arc::new(Scoped { inner: Arc::clone(&self.tickets), shared, id: clients.id() });
         // Tickets carry the session; nothing is kept here, so there is nothing to lock or to fill.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         // A replayed request is a request: no 0-RTT (RFC 8446 section 8).
@@ -75,6 +87,8 @@ impl Policy {
 #[derive(Debug)]
 struct Scoped {
     inner: Arc<dyn ProducesTickets>,
+    /// None where clients are asked for certificates: who they are never leaves this process.
+    shared: Option<Arc<Shared>>,
     id: clients::Id,
 }
 
@@ -88,11 +102,16 @@ impl ProducesTickets for Scoped {
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        self.inner.encrypt(&[&self.id, plain].concat())
+        let scoped = Zeroizing::new([&self.id, plain].concat());
+        let shared = self.shared.as_ref().filter(|_| tickets::is_tls13(plain));
+        let sealed = shared.and_then(|shared| shared.ring().seal(&scoped, clock::millis()));
+        sealed.or_else(|| self.inner.encrypt(&scoped))
     }
 
     fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
-        let mut plain = self.inner.decrypt(cipher)?;
+        let shared = self.shared.as_ref();
+        let opened = shared.and_then(|shared| shared.ring().open(cipher, clock::millis()));
+        let mut plain = opened.or_else(|| self.inner.decrypt(cipher))?;
         plain.starts_with(&self.id).then(|| plain.split_off(self.id.len()))
     }
 }

@@ -8,7 +8,7 @@ use bytes::BytesMut;
 pub(crate) type Body = fn(&[u8]);
 
 /// Every body with the name of its target, and how many times as dear as a decoder it is.
-pub(crate) const ALL: [(&str, Body, usize); 12] = [
+pub(crate) const ALL: [(&str, Body, usize); 13] = [
     ("chunked", chunked, 1),
     ("config", config, 10),
     ("first_bytes", first_bytes, 1),
@@ -20,6 +20,7 @@ pub(crate) const ALL: [(&str, Body, usize); 12] = [
     ("request_head", request_head, 1),
     ("response_head", response_head, 1),
     ("set_cookie", set_cookie, 1),
+    ("tickets", tickets, 4),
     ("traceparent", traceparent, 1),
 ];
 
@@ -44,6 +45,21 @@ pub(crate) fn config(data: &[u8]) {
         assert!(place.source.text.get(place.span.clone()).is_some(), "{complaint} points outside");
         assert!(place.line() <= text.split('\n').count(), "{complaint} names a line that is none");
     }
+}
+
+/// What lies on the shelf is written as it was read, and nothing but a ticket opens.
+pub(crate) fn tickets(data: &[u8]) {
+    use ravelin::clock::Millis;
+    use ravelin::tls::tickets::{PERIOD, Ring, is_tls13};
+    let ring = Ring::read(data).unwrap_or_default();
+    assert!(ring.write().as_slice() == data || Ring::read(data).is_none());
+    for number in [0, 1, 2, 3, 6] {
+        let now = Millis(0).plus(PERIOD * number);
+        assert_eq!(ring.open(data, now), None);
+        let Some(ticket) = ring.seal(data, now) else { continue };
+        assert_eq!(ring.open(&ticket, now).as_deref(), Some(data));
+    }
+    assert!(!is_tls13(data) || data.windows(2).any(|pair| pair == [3, 4]));
 }
 
 /// A header ends within its bytes and its bounds, and means the same whatever comes behind it.

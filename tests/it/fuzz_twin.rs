@@ -15,7 +15,7 @@ fn rounds() -> usize {
 }
 
 /// Well-formed and broken samples for all bodies: what one decoder accepts, another must survive.
-const SAMPLES: [&[u8]; 33] = [
+const SAMPLES: [&[u8]; 34] = [
     b"/a/./b/../c//d/%2e%2e/%41?x",
     b"/typo3/%6cogin;x=1/..;/",
     b"/%C3%A4/%zz/%2f%5c%00\\",
@@ -48,6 +48,7 @@ const SAMPLES: [&[u8]; 33] = [
     b"x----ab\nC: y; na\r\nme='user\\name'\r\n\r\nj.doe\r\n----ab\r\nname=install[action]\n\nlogin",
     b"PROXY TCP4 203.0.113.9 10.0.0.1 51221 443\r\nGET / HTTP/1.1\r\n",
     b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x10\xcb\0\x71\x09\x0a\0\0\x01\xc8\x15\x01\xbb\xea\0\x01\x01",
+    b"tickets 1\n\0\0\0\0\0\0\0\x01iiiiiiiiiiiiiiiikkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk\0\0\0\0\0\0\0\x02jjjjjjjjjjjjjjjjkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk",
     b"",
 ];
 

@@ -49,6 +49,7 @@ mod service;
 mod shedding;
 mod slow_clients;
 mod state;
+mod tickets;
 mod tls;
 mod upgrade;
 mod wire;

@@ -309,7 +309,7 @@ fn a_user_with_few_rights_and_a_password_suffices_and_no_log_knows_it() {
     let valkey = Valkey::with(
         "user default off\nuser ravelin on >hunter2%two ~{ravelin}:* &{ravelin}:* -@all +hello +ping +select \
          +subscribe +publish +evalsha +eval +script|load +multi +exec +hget +hset +hdel +hscan +zadd +zrem +zscore +zcard \
-         +zrange +zrevrange +zrangebyscore +zremrangebyscore +zremrangebyrank +del +pexpire +pexpireat",
+         +zrange +zrevrange +zrangebyscore +zremrangebyscore +zremrangebyrank +del +pexpire +pexpireat +get +set",
     );
     let origin = Recorder::answering(OK);
     let folder = tempfile::tempdir().unwrap();
@@ -323,6 +323,7 @@ fn a_user_with_few_rights_and_a_password_suffices_and_no_log_knows_it() {
     );
     let other = replica(&origin, &state);
     one.says("bans are kept in this store");
+    one.says("the keys of session tickets are kept in this store");
     one.bans(&["add", "192.0.2.1"]).exits(0);
     other.hears("192.0.2.1");
     other.bans(&["remove", "192.0.2.1"]).exits(0);

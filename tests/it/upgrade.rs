@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::harness::ports::Port;
 use crate::harness::recorder::{Next, OK};
-use crate::harness::{HOST, Ravelin, Recorder, Wire, apache, certs, proxy, ravelin, run, within};
+use crate::harness::{HOST, Ravelin, Recorder, Wire, apache, certs, clients, proxy, ravelin, run, within};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const AT_ONCE: &str = "[shutdown]\ndrain_delay = \"0 s\"\ngrace = \"15 s\"";
@@ -173,6 +173,24 @@ fn what_is_under_way_is_finished_by_the_old_one() {
     drop((download, upload, kept));
     assert_eq!(site.ends_within(PATIENCE).code(), Some(0), "{}", site.stderr());
     site.get("/").status(200);
+}
+
+#[test]
+fn sessions_go_on_with_the_successor() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = format!("[state]\nstore = \"file:{}\"\n{AT_ONCE}", folder.path().join("bans.redb").display());
+    let origin = Recorder::answering(OK);
+    let mut site = proxy().site(HOST, &origin).table(&store).start();
+    let (mut kin, client) = (Kin::default(), clients::nobody());
+    let resumes = |port| {
+        let mut wire = Wire::tls_as(port, HOST, &client);
+        wire.say(&format!("GET / HTTP/1.1\nHost: {HOST}\nConnection: close\n\n")).reply().status(200);
+        wire.resumed()
+    };
+    assert!(!resumes(site.https_port()) && resumes(site.https_port()));
+    kin.upgrade(&site);
+    assert_eq!(site.ends_within(PATIENCE).code(), Some(0), "{}", site.stderr());
+    assert!(resumes(site.https_port()), "{}", site.stderr());
 }
 
 #[test]

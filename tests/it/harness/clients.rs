@@ -8,7 +8,7 @@ use rcgen::{
     DnType, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
 };
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 
 use super::certs;
 
@@ -102,6 +102,12 @@ impl Party {
 /// Settings of a client without a certificate.
 pub(crate) fn nobody() -> Arc<ClientConfig> {
     Arc::new(ClientConfig::builder().with_root_certificates(roots()).with_no_client_auth())
+}
+
+/// The same, of a client that speaks one version only.
+pub(crate) fn speaking(version: &'static SupportedProtocolVersion) -> Arc<ClientConfig> {
+    let builder = ClientConfig::builder_with_protocol_versions(&[version]);
+    Arc::new(builder.with_root_certificates(roots()).with_no_client_auth())
 }
 
 fn roots() -> RootCertStore {
