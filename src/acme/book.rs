@@ -20,10 +20,9 @@ use serde::{Deserialize, Serialize};
 use crate::body::Body;
 use crate::head::Head;
 use crate::reply::Reply;
+use crate::tls::accept::ALPN;
 use crate::tls::{Certificate, Store};
 
-/// What a CA offers in its greeting when it looks for the answer to TLS-ALPN-01 (RFC 8737 section 4), and nobody else.
-pub const ALPN: &[u8] = b"acme-tls/1";
 /// Where a CA looks for the answer to HTTP-01 (RFC 8555 section 8.3).
 const WELL_KNOWN: &str = "/.well-known/acme-challenge/";
 
@@ -149,6 +148,21 @@ impl Book {
         let open = self.open.load();
         let (own, key) = open.as_ref()?.key.as_ref()?;
         own.eq_ignore_ascii_case(name).then(|| Arc::clone(key))
+    }
+}
+
+/// The answer to TLS-ALPN-01, and no other certificate.
+#[derive(Debug)]
+pub struct Prover(
+    /// Where the challenge is open.
+    pub Arc<Book>,
+);
+
+impl ResolvesServerCert for Prover {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let mut offers = hello.alpn()?;
+        let alone = offers.next() == Some(ALPN) && offers.next().is_none();
+        self.0.proof(hello.server_name()?).filter(|_| alone)
     }
 }
 

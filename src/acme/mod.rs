@@ -12,7 +12,7 @@ pub mod settings;
 mod steward;
 mod storage;
 
-pub use book::{ALPN, Book, Resolver};
+pub use book::{Book, Prover, Resolver};
 pub use settings::Policy;
 pub use steward::Steward;
 
@@ -23,6 +23,7 @@ use rustls::server::ResolvesServerCert;
 
 use crate::generation::Generation;
 use crate::tls::Store;
+use crate::tls::accept::ALPN;
 
 /// Where the listener with this number finds its certificates, if they come from here; `stand_in` serves until they have
 /// come.

@@ -46,6 +46,7 @@ use crate::rlimit;
 use crate::runtime::{self, Control};
 use crate::service::Heartbeats;
 use crate::state::{self, Keeper};
+use crate::tls::policy::proof_config;
 use crate::tls::tickets::Rotation;
 use crate::tls::{self, Offer, Store};
 use crate::upgrade::{Launch, Predecessor};
@@ -361,13 +362,17 @@ fn terms_of(
     let tls = match (&listener.store, &listener.settings.service) {
         (Some(store), Service::Https(https)) => {
             let by_acme = acme::resolver(generation, number, book, store);
-            Some(Arc::new(Offer::new(&listener.clients, &generation.hosts, |clients| match &by_acme {
+            // A CA has no certificate to show: where one is required, it gets a configuration of its own.
+            let apart = by_acme.is_some() && listener.clients.is_required();
+            let offer = Offer::new(&listener.clients, &generation.hosts, |clients| match &by_acme {
                 Some(resolver) => {
                     let config = tls.server_config(Arc::clone(resolver), &https.profile, clients)?;
-                    Ok(acme::answering(config))
+                    Ok(if apart { config } else { acme::answering(config) })
                 }
                 None => tls.server_config(Arc::<Store>::clone(store), &https.profile, clients),
-            })?))
+            })?;
+            let prover = || proof_config(Arc::new(acme::Prover(Arc::clone(book))), &https.profile);
+            Some(Arc::new(if apart { offer.proving(prover()?) } else { offer }))
         }
         _ => None,
     };

@@ -22,6 +22,9 @@ use super::policy;
 use super::session::{Fault, Session};
 use super::stream::TlsStream;
 
+/// What a CA offers in its greeting when it looks for the answer to TLS-ALPN-01 (RFC 8737 section 4), and nobody else.
+pub const ALPN: &[u8] = b"acme-tls/1";
+
 /// For how long and how much is read after a refusal, so that the alert arrives.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1 << 20;
@@ -110,7 +113,7 @@ pub async fn accept(
     let seen = Arc::new(OnceLock::new());
     let (entry, first) = offer.choose(&io, first).await;
     let config = watched(&entry.config, &seen);
-    let clients = Arc::clone(&entry.clients);
+    let (clients, is_proof) = (Arc::clone(&entry.clients), entry.is_proof);
     drop(offer);
     let mut socket = Plain::new(io, first);
     let mut session = match Session::new(config) {
@@ -120,6 +123,13 @@ pub async fn accept(
     match shake(&mut socket, &mut session).await {
         Ok(()) => {
             let facts = facts(&session, &seen, clients)?;
+            // A second greeting may offer something else than the first: who was asked for nothing gets nothing.
+            if is_proof && facts.alpn != Alpn::Acme {
+                return Err(AcceptError::new(
+                    Cause::Other("nothing is said where a CA looks".to_owned()),
+                    &seen,
+                ));
+            }
             Ok((TlsStream::new(socket, session), facts))
         }
         Err(Broken::Io(error)) => Err(AcceptError::new(Cause::Io(error), &seen)),
@@ -244,7 +254,7 @@ fn facts(
         cipher: tls.negotiated_cipher_suite().map_or("", |suite| policy::suite_name(suite.suite())),
         alpn: match tls.alpn_protocol() {
             Some(b"h2") => Alpn::Http2,
-            Some(b"acme-tls/1") => Alpn::Acme,
+            Some(ALPN) => Alpn::Acme,
             _ => Alpn::Http1,
         },
         sni: seen.get().and_then(|seen| seen.name.clone()),

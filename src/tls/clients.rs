@@ -189,6 +189,12 @@ impl Table {
         site.and_then(|site| self.sites.get(&site)).unwrap_or(&self.default)
     }
 
+    /// Whether somebody is turned away here who has no certificate.
+    #[must_use]
+    pub fn is_required(&self) -> bool {
+        self.sites.values().chain([&self.default]).any(|policy| policy.wish == Wish::Require)
+    }
+
     /// The files of authorities and of revoked certificates.
     pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
         self.files.iter()

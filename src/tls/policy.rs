@@ -8,6 +8,7 @@ use rustls::server::{NoServerSessionStorage, ProducesTickets, ResolvesServerCert
 use rustls::{CipherSuite, ServerConfig, SupportedCipherSuite};
 use zeroize::Zeroizing;
 
+use super::accept::ALPN;
 use super::clients;
 use super::key_log::KeyLogFile;
 use super::profile::Profile;
@@ -79,6 +80,22 @@ impl Policy {
         config.send_half_rtt_data = false;
         Ok(Arc::new(config))
     }
+}
+
+/// The configuration for a CA that looks for its proof (RFC 8737): it asks for no certificate, speaks `acme-tls/1` alone,
+/// and makes no session.
+pub fn proof_config(
+    certificates: Arc<dyn ResolvesServerCert>,
+    profile: &Profile,
+) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let mut config = ServerConfig::builder_with_provider(Arc::new(profile.provider()))
+        .with_protocol_versions(&profile.versions())?
+        .with_no_client_auth()
+        .with_cert_resolver(certificates);
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(Arc::new(config))
 }
 
 /// Tickets that are good for one policy of client certificates only: a session carries the certificate that was shown,

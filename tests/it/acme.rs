@@ -2,8 +2,10 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::harness::clients::Authority;
 use crate::harness::curl::{Ask, Over};
 use crate::harness::pebble::Pebble;
 use crate::harness::ports::Port;
@@ -85,6 +87,79 @@ fn a_certificate_comes_by_a_handshake_is_kept_and_serves_after_a_restart() {
     pebble.stop();
     let again = site(&origin, (Port::reserve(), Port::reserve()), &keys).start();
     assert_eq!(trusted(&again, HOST, &root), Some(200), "from the first handshake on:\n{}", again.stderr());
+}
+
+/// A site that nobody sees without a certificate, and that takes its own by ACME; the client who has one.
+fn closed(origin: &Recorder, ports: (Port, Port), keys: &str, folder: &Path) -> (Ravelin, [String; 4]) {
+    let authority = Authority::new("Clients");
+    let ca = authority.write(&folder.join("clients.pem"));
+    let (chain, key) = authority.client("anna", 0x0a01).write(folder, "anna");
+    let shown = ["--cert", chain.to_str().unwrap(), "--key", key.to_str().unwrap()].map(str::to_owned);
+    let required = format!("client_certificates = \"require\"\nclient_ca = \"{}\"", ca.display());
+    (site(origin, ports, keys).https(&required).start(), shown)
+}
+
+#[test]
+fn a_site_that_requires_certificates_has_its_own_by_a_handshake() {
+    let (origin, folder) = (Recorder::answering(OK), tempfile::tempdir().unwrap());
+    let (https, http) = (Port::reserve(), Port::reserve());
+    let pebble = Pebble::at(&https, &http).start("", 5);
+    let keys = format!("{}\n{}\nchallenges = [\"tls-alpn-01\"]", issuers(&pebble), storage(folder.path()));
+    let (proxied, shown) = closed(&origin, (https, http), &keys, folder.path());
+    let root = pebble.root();
+    let port = proxied.https_port();
+    let ask = |more: &[String]| {
+        let ask = Ask::url(&format!("https://{HOST}:{port}/"), Over::H2).arg("--resolve");
+        let ask = ask.arg(&format!("{HOST}:{port}:127.0.0.1")).arg("--cacert").arg(root.to_str().unwrap());
+        let ask = more.iter().fold(ask, |ask, more| ask.arg(more));
+        ask.try_send().ok().map(|reply| reply.status)
+    };
+    assert_eq!(within(PATIENCE, || ask(&shown)), Some(200), "{}", proxied.stderr());
+    assert_eq!(ask(&[]), None, "who has no certificate is turned away");
+}
+
+#[test]
+fn nobody_speaks_http_where_a_ca_looks_for_its_proof() {
+    let (origin, folder) = (Recorder::answering(OK), tempfile::tempdir().unwrap());
+    let valkey = Valkey::start();
+    let keys =
+        "issuers = [\"https://localhost:1/gone\"]\nstorage = \"state\"\nchallenges = [\"tls-alpn-01\"]";
+    let keys = format!("{keys}\n[state]\nstore = \"{}\"", valkey.url(""));
+    let (proxied, _) = closed(&origin, (Port::reserve(), Port::reserve()), &keys, folder.path());
+    let connect = |alpn: &[&str], input: &str| {
+        let mut client = Command::new("openssl");
+        client.args([
+            "s_client",
+            "-connect",
+            &format!("127.0.0.1:{}", proxied.https_port()),
+            "-servername",
+            HOST,
+        ]);
+        client.args(alpn).args(["-ign_eof"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut client = client.stderr(Stdio::null()).spawn().unwrap();
+        let _ = std::io::Write::write_all(&mut client.stdin.take().unwrap(), input.as_bytes());
+        String::from_utf8_lossy(&client.wait_with_output().unwrap().stdout).into_owned()
+    };
+    let proof = ["-alpn", "acme-tls/1"];
+    let get = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
+    let is_proof = |said: &str| said.contains("ALPN protocol: acme-tls/1");
+    assert!(!is_proof(&connect(&proof, &get)), "no challenge is open");
+    // Another replica has opened one.
+    let told = format!("{{\"tls\":true,\"name\":\"{HOST}\",\"token\":\"t\",\"authorization\":\"t.thumb\"}}");
+    valkey.ask(&["SET", "{ravelin}:shelf:acme/challenge.json", &told]);
+    let open = within(PATIENCE, || Some(connect(&proof, "")).filter(|said| is_proof(said)));
+    assert!(open.is_some(), "{}", proxied.stderr());
+    let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    for input in [&*get, preface] {
+        let said = connect(&proof, input);
+        assert!(is_proof(&said) && !said.contains("HTTP/"), "{said}");
+    }
+    for alpn in [&["-alpn", "acme-tls/1,http/1.1"][..], &["-alpn", "http/1.1,acme-tls/1"], &[]] {
+        let said = connect(alpn, &get);
+        assert!(!is_proof(&said) && !said.contains("HTTP/1.1 "), "{said}");
+    }
+    assert_eq!(origin.text(), "");
+    assert_eq!(proxied.stdout(), "", "there was no request");
 }
 
 #[test]

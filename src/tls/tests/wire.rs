@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::rt::{Read as _, ReadBuf, Write as _};
-use rustls::{AlertDescription, ClientConnection};
+use rustls::{AlertDescription, ClientConnection, ServerConfig};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsConnector;
 
 use super::{Stage, pattern};
-use crate::tls::{AcceptError, Alpn, Cause, TlsStream, UnknownName, accept};
+use crate::tls::policy::proof_config;
+use crate::tls::{AcceptError, Alpn, Cause, Offer, Profile, TlsStream, UnknownName, accept};
 
 /// Reads at most `most` bytes; empty at the end of the stream.
 async fn read(stream: &mut TlsStream, most: usize) -> std::io::Result<Vec<u8>> {
@@ -73,6 +75,38 @@ async fn the_facts_are_told() {
     client.read_u8().await.unwrap();
     let (_client, _server, facts) = stage.pair_and_facts().await;
     assert!(facts.resumed);
+}
+
+#[tokio::test]
+async fn what_is_for_a_ca_is_for_acme_alone() {
+    let stage = Stage::new();
+    let certificates = Arc::clone(&stage.server.cert_resolver);
+    let proof = proof_config(certificates, &Profile::default()).unwrap();
+    // As if the greeting that is answered offered less than the one that was looked at.
+    let mut careless = ServerConfig::clone(&proof);
+    careless.alpn_protocols.clear();
+    let careless = Arc::new(careless);
+    let cases: [(&[&[u8]], _, _); 6] = [
+        (&[b"acme-tls/1"], &proof, Some(Alpn::Acme)),
+        (&[b"acme-tls/1"], &careless, None),
+        (&[b"acme-tls/1", b"h2"], &careless, Some(Alpn::Http2)),
+        (&[b"h2", b"acme-tls/1"], &careless, Some(Alpn::Http2)),
+        (&[b"http/1.1"], &careless, Some(Alpn::Http1)),
+        (&[], &careless, Some(Alpn::Http1)),
+    ];
+    for (offered, proof, wanted) in cases {
+        let offer = Arc::new(Offer::from(Arc::clone(&stage.server)).proving(Arc::clone(proof)));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let io = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        let accepting = tokio::spawn(async move { accept(accepted, offer, Bytes::new()).await });
+        let mut client = stage.client.clone();
+        client.alpn_protocols = offered.iter().map(|name| name.to_vec()).collect();
+        let client = TlsConnector::from(Arc::new(client)).connect("localhost".try_into().unwrap(), io).await;
+        let found = accepting.await.unwrap().map(|(_, facts)| facts.alpn).ok();
+        assert_eq!(found, wanted, "{offered:?}");
+        drop(client);
+    }
 }
 
 #[tokio::test]
