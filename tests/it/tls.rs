@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use rustls::ClientConfig;
 
+use crate::harness::browser::visit_trusting;
 use crate::harness::clients::{Authority, Party, nobody};
 use crate::harness::curl::Over;
-use crate::harness::outside;
+use crate::harness::log::text;
 use crate::harness::recorder::OK;
 use crate::harness::{HOST, Ravelin, Recorder, Wire, proxy, run, within};
+use crate::harness::{certs, outside};
 
 const SHOP: &str = "shop.example.com";
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -63,6 +65,63 @@ fn versions_suites_and_groups_are_those_of_the_policy() {
             assert_eq!(agreed(&site, client), want, "{keys}: {client}");
         }
     }
+}
+
+/// A site with a certificate of RSA.
+fn with_rsa(dir: &Path, origin: &Recorder, keys: &str) -> Ravelin {
+    let pair = certs::issue_rsa(dir, "rsa", &[HOST]);
+    let (chain, key) = (pair.chain.display(), pair.key.display());
+    let pair = format!("[{{ chain = \"{chain}\", key = \"{key}\" }}]");
+    proxy().bare_site(HOST, origin).certificates(&pair).https(keys).start()
+}
+
+#[test]
+fn a_certificate_of_rsa_serves_both_versions_and_signs_no_old_way() {
+    let (dir, origin) = (tempfile::tempdir().unwrap(), Recorder::answering(OK));
+    let site = with_rsa(dir.path(), &origin, "");
+    let verified =
+        format!("-verify_return_error -verify_hostname {HOST} -CAfile {}", site.authority().display());
+    let clients = [
+        ("-tls1_3", "TLSv1.3 TLS_AES_128_GCM_SHA256"),
+        ("-tls1_3 -sigalgs rsa_pss_rsae_sha256", "TLSv1.3 TLS_AES_128_GCM_SHA256"),
+        ("-tls1_2", "TLSv1.2 ECDHE-RSA-AES128-GCM-SHA256"),
+        ("-tls1_2 -cipher ECDHE-RSA-AES256-GCM-SHA384", "TLSv1.2 ECDHE-RSA-AES256-GCM-SHA384"),
+        ("-tls1_2 -cipher ECDHE-RSA-CHACHA20-POLY1305", "TLSv1.2 ECDHE-RSA-CHACHA20-POLY1305"),
+        ("-tls1_2 -sigalgs RSA+SHA256", "TLSv1.2 ECDHE-RSA-AES128-GCM-SHA256"),
+        // For a key of another kind; without forward secrecy; without authenticated encryption; SHA-1.
+        ("-tls1_2 -cipher ECDHE-ECDSA-AES128-GCM-SHA256", ""),
+        ("-tls1_2 -cipher AES128-GCM-SHA256", ""),
+        ("-tls1_2 -cipher ECDHE-RSA-AES128-SHA256", ""),
+        ("-tls1_2 -cipher ALL:@SECLEVEL=0 -sigalgs RSA+SHA1", ""),
+        ("-tls1_3 -sigalgs rsa_pkcs1_sha256", ""),
+    ];
+    for (client, want) in clients {
+        let want = (!want.is_empty()).then(|| want.to_owned());
+        assert_eq!(agreed(&site, &format!("{client} {verified}")), want, "{client}");
+    }
+}
+
+/// What a page knows of how it came.
+const PAGE: &str = "<!doctype html><title>?</title><script>document.title = \
+    performance.getEntriesByType('navigation')[0].nextHopProtocol + ' ' + isSecureContext</script>";
+
+#[test]
+fn a_browser_that_trusts_the_authority_and_nothing_else_speaks_http2() {
+    let page =
+        format!("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {}\r\n\r\n{PAGE}", PAGE.len());
+    let origin = Recorder::answering(page.leak());
+    let dir = tempfile::tempdir().unwrap();
+    let elliptic = proxy().bare_site(HOST, &origin).start();
+    let rsa = with_rsa(dir.path(), &origin, "tls_versions = [\"1.2\"]");
+    for (site, version) in [(&elliptic, "TLSv1.3"), (&rsa, "TLSv1.2")] {
+        let document = visit_trusting(&format!("{}/page", site.base()), &site.authority());
+        assert!(document.contains("<title>h2 true</title>"), "{document}\n{}", site.stderr());
+        let line = site.logged("/page");
+        assert_eq!(text(&line, "tls"), version, "{line}");
+    }
+    let other = Authority::new("Somebody").write(&dir.path().join("other.pem"));
+    let document = visit_trusting(&format!("{}/page", elliptic.base()), &other);
+    assert!(!document.contains("h2 true"), "{document}");
 }
 
 #[test]

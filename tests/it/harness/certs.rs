@@ -37,6 +37,16 @@ pub(crate) fn authority_pem() -> String {
 
 /// A certificate for `names` (the first is also its subject), written to `dir` as `STEM.pem` and `STEM.key`.
 pub(crate) fn issue(dir: &Path, stem: &str, names: &[&str]) -> Pair {
+    issue_for(&KeyPair::generate().expect("a key"), dir, stem, names)
+}
+
+/// The same with a key of RSA, 2048 bits.
+pub(crate) fn issue_rsa(dir: &Path, stem: &str, names: &[&str]) -> Pair {
+    let key = KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048);
+    issue_for(&key.expect("a key"), dir, stem, names)
+}
+
+fn issue_for(key: &KeyPair, dir: &Path, stem: &str, names: &[&str]) -> Pair {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let mut params = CertificateParams::new(names.clone()).expect("valid names");
     let subject = names.first().expect("at least one name");
@@ -48,8 +58,7 @@ pub(crate) fn issue(dir: &Path, stem: &str, names: &[&str]) -> Pair {
     let now = std::time::SystemTime::now();
     params.not_before = (now - Duration::from_hours(24)).into();
     params.not_after = (now + Duration::from_hours(80 * 24)).into();
-    let key = KeyPair::generate().expect("a key");
-    let leaf = params.signed_by(&key, authority()).expect("a leaf");
+    let leaf = params.signed_by(key, authority()).expect("a leaf");
     let pair = Pair { chain: dir.join(format!("{stem}.pem")), key: dir.join(format!("{stem}.key")) };
     std::fs::write(&pair.chain, leaf.pem()).expect("the chain is written");
     // As a careful administrator does it; Ravelin warns of keys that everybody can read.
