@@ -296,7 +296,12 @@ impl Rotation {
     }
 
     async fn turn(&mut self) -> Option<Looked> {
-        match look(&self.shared, &self.shelf, clock::millis()).await {
+        let mut looked = look(&self.shared, &self.shelf, clock::millis()).await;
+        if looked.is_err() {
+            // A connection that was idle for a minute may have been closed meanwhile: the next question opens another one.
+            looked = look(&self.shared, &self.shelf, clock::millis()).await;
+        }
+        match looked {
             Ok(looked) => {
                 if looked == Looked::Settled && self.said != Some(true) {
                     tracing::info!(store = %self.policy.place, "the keys of session tickets are kept in this store");

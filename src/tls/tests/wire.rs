@@ -15,7 +15,9 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 
 use super::{Stage, pattern};
+use crate::client::TlsFacts;
 use crate::tls::policy::proof_config;
+use crate::tls::session::Session;
 use crate::tls::{AcceptError, Alpn, Cause, Offer, Profile, TlsStream, UnknownName, accept};
 
 /// Reads at most `most` bytes; empty at the end of the stream.
@@ -107,6 +109,19 @@ async fn what_is_for_a_ca_is_for_acme_alone() {
         assert_eq!(found, wanted, "{offered:?}");
         drop(client);
     }
+}
+
+#[tokio::test]
+async fn what_a_connection_holds_stays_small() {
+    let stage = Stage::new();
+    let (address, accepted) = stage.listen_once().await;
+    let io = TcpStream::connect(address).await.unwrap();
+    let shaking = accept(io, Arc::new(Arc::clone(&stage.server).into()), Bytes::new());
+    // Of a handshake that has not begun, of a connection for its life, and of what is known about it.
+    let sizes = [size_of_val(&shaking), size_of::<TlsStream>(), size_of::<Session>(), size_of::<TlsFacts>()];
+    let most = [640, 96, 1408, 80];
+    assert!(sizes.iter().zip(most).all(|(size, most)| *size <= most), "{sizes:?} bytes, at most {most:?}");
+    drop((shaking, accepted));
 }
 
 #[tokio::test]
