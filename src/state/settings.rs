@@ -333,6 +333,16 @@ mod tests {
     }
 
     #[test]
+    fn keys_of_tickets_are_kept_where_nobody_on_the_way_sees_them() {
+        for near in ["memory", "file:x", "valkeys://cache", "valkey://localhost", "valkey://127.0.0.1:7000"] {
+            assert!(read(near).unwrap().is_private(), "{near}");
+        }
+        for far in ["valkey://cache", "redis://10.0.0.1", "valkey://localhost.example.org"] {
+            assert!(!read(far).unwrap().is_private(), "{far}");
+        }
+    }
+
+    #[test]
     fn a_password_is_never_printed() {
         let place = read("valkeys://ravelin:hunter2@cache:6380/1").unwrap();
         assert_eq!(place.to_string(), "valkeys://ravelin@cache:6380/1");
