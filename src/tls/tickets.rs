@@ -157,15 +157,17 @@ impl Ring {
 
     /// With a new key for now and for next, where there is none.
     fn completed(&self, period: u64) -> Option<Self> {
-        let mut ring = self.clone();
-        for period in [period, period.saturating_add(1)] {
-            if ring.sealing(period).is_none() {
-                // These are what it is about: what else there is makes room.
-                ring.0.truncate(KEYS_MAX - 1);
-                ring.0.insert(0, Arc::new(Key::draw(period)?));
+        let mut keys = Vec::with_capacity(KEYS_MAX + 2);
+        for wanted in [period, period.saturating_add(1)] {
+            if self.sealing(wanted).is_none() {
+                keys.push(Arc::new(Key::draw(wanted)?));
             }
         }
-        Some(ring)
+        keys.extend(self.0.iter().cloned());
+        // Those for now and next stay: what only opens makes room.
+        keys.sort_by_key(|key| key.period < period);
+        keys.truncate(KEYS_MAX);
+        Some(Self(keys))
     }
 
     /// The ticket of a session; none if no key is shared for this time.
@@ -489,6 +491,16 @@ mod tests {
         }
         assert!(kept(&shelf).await.unwrap().0.len() <= KEYS_MAX);
         assert!(right.ring().is_complete(5) && wrong.ring().is_complete(500));
+    }
+
+    #[test]
+    fn a_full_ring_makes_room_without_losing_the_key_in_use() {
+        let old = (0..KEYS_MAX - 1).map(|_| Arc::new(Key::draw(4).unwrap()));
+        let ring = Ring(old.chain([Arc::new(Key::draw(5).unwrap())]).collect());
+        let ticket = ring.seal(b"session", at(5)).unwrap();
+        let completed = ring.completed(5).unwrap();
+        assert!(completed.is_complete(5) && completed.0.len() == KEYS_MAX);
+        assert!(completed.open(&ticket, at(5)).is_some());
     }
 
     #[test]
