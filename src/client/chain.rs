@@ -84,9 +84,8 @@ fn appended(policy: &Policy, peer: &Peer, head: &Head<'_>, client: IpAddr) -> Ch
     Chain::Written(text.into_bytes())
 }
 
-/// All lines as one, as they came.
+/// All lines as one, as they came; where they say nothing, the client's address.
 fn preserved(head: &Head<'_>) -> Chain {
-    let mut lines = head.all(&X_FORWARDED_FOR);
-    let Some(first) = lines.next() else { return Chain::Client };
-    Chain::Written(lines.fold(first.to_vec(), |chain, line| [&chain, &b", "[..], line].concat()))
+    let lines: Vec<&[u8]> = head.all(&X_FORWARDED_FOR).filter(|line| !line.trim_ascii().is_empty()).collect();
+    if lines.is_empty() { Chain::Client } else { Chain::Written(lines.join(&b", "[..])) }
 }

@@ -25,8 +25,8 @@ pub(super) fn is_protected(name: &[u8], keep_underscores: bool, trusted: bool) -
 }
 
 /// What a load balancer or CDN says of the client's connection, certificate, login or place: worth something from a
-/// trusted proxy only (AWS: `X-Amzn-*` of ALB and WAF, `CloudFront-*` and `X-Amz-Cf-Id` of the CDN; and what nginx,
-/// Apache and `HAProxy` are usually set up to write about a certificate).
+/// trusted proxy only (AWS: `X-Amzn-*` of ALB, WAF and Verified Access, `CloudFront-*` and `X-Amz-Cf-Id` of the CDN;
+/// `X-ARR-*` of Azure; and what nginx, Apache and `HAProxy` are usually set up to write about a certificate).
 fn is_vouched_for(name: &[u8]) -> bool {
     let starts = |starts: &[&[u8]]| starts.iter().any(|start| name.starts_with(start));
     match name.first() {
@@ -37,8 +37,11 @@ fn is_vouched_for(name: &[u8]) -> bool {
             b"x-amzn-tls-",
             b"x-amzn-oidc-",
             b"x-amzn-waf-",
+            b"x-amzn-ava-",
             b"x-amz-cf-",
+            b"x-arr-",
             b"x-ssl-",
+            b"x-tls-client-",
             b"x-client-cert",
         ]),
         _ => false,
@@ -57,47 +60,45 @@ fn is_known(name: &[u8]) -> bool {
         11 if name == b"client-cert" => true,
         17 if name == b"client-cert-chain" => true,
         _ if name.starts_with(b"x-client-cert-") => true,
+        _ if name.ends_with(b"ip") && ADDRESSES.iter().any(|end| name.ends_with(end)) => true,
         2 => name == b"te",
         4 => name == b"host",
-        5 => name == b"proxy",
+        5 => matches!(name, b"proxy" | b"https"),
         6 => matches!(name, b"expect" | b"x-host"),
         7 => matches!(name, b"trailer" | b"upgrade"),
         8 => name == b"x-scheme",
-        9 => matches!(name, b"forwarded" | b"x-real-ip" | b"client-ip"),
+        9 => name == b"forwarded",
         10 => matches!(name, b"connection" | b"keep-alive"),
-        11 => matches!(name, b"traceparent" | b"x-forwarded" | b"x-client-ip" | b"x-remote-ip"),
+        11 => matches!(name, b"traceparent" | b"x-forwarded"),
         12 => matches!(name, b"x-request-id" | b"x-url-scheme"),
         13 => matches!(name, b"x-rewrite-url" | b"x-http-method" | b"forwarded-for" | b"x-remote-addr"),
-        14 => matches!(
-            name,
-            b"http2-settings" | b"content-length" | b"x-original-url" | b"true-client-ip" | b"x-proxyuser-ip"
-        ),
+        14 => matches!(name, b"http2-settings" | b"content-length" | b"x-original-url" | b"x-original-uri"),
         15 => {
-            matches!(
-                name,
-                b"x-original-host"
-                    | b"front-end-https"
-                    | b"proxy-client-ip"
-                    | b"ali-cdn-real-ip"
-                    | b"x-amzn-trace-id"
-            )
+            matches!(name, b"x-original-host" | b"x-host-override" | b"front-end-https" | b"x-amzn-trace-id")
         }
-        16 => matches!(
-            name,
-            b"proxy-connection"
-                | b"cf-connecting-ip"
-                | b"fastly-client-ip"
-                | b"x-azure-clientip"
-                | b"x-originating-ip"
-        ),
+        16 => name == b"proxy-connection",
         17 => matches!(name, b"transfer-encoding" | b"x-method-override"),
-        18 => matches!(name, b"cf-connecting-ipv6" | b"wl-proxy-client-ip"),
-        19 => matches!(name, b"proxy-authorization" | b"x-cluster-client-ip"),
+        18 => name == b"cf-connecting-ipv6",
+        19 => name == b"proxy-authorization",
+        20 => name == b"x-http-host-override",
         22 => name == b"x-http-method-override",
         24 => matches!(name, b"x-original-forwarded-for" | b"x-envoy-external-address"),
         _ => false,
     }
 }
+
+/// How the names end under which CDNs, clouds and frameworks tell a client's address: `X-Real-IP`, `True-Client-IP`,
+/// `CF-Connecting-IP`, `Fastly-Client-IP`, `X-Azure-ClientIP`, `X-Appengine-User-IP`, `CDN-Src-IP` and whoever comes next.
+const ADDRESSES: [&[u8]; 8] = [
+    b"client-ip",
+    b"clientip",
+    b"-real-ip",
+    b"-connecting-ip",
+    b"user-ip",
+    b"-remote-ip",
+    b"-src-ip",
+    b"-originating-ip",
+];
 
 /// A name with every character that is neither letter, digit nor `-` turned into `-`, as CGI, PHP and
 /// their kin do: `X_Forwarded_For` and `X.Forwarded.For` are `X-Forwarded-For` to them.
@@ -178,6 +179,9 @@ mod tests {
             "x-amzn-oidc-identity",
             "x-amzn-waf-bot",
             "x-amz-cf-id",
+            "x-amzn-ava-user-context",
+            "x-arr-clientcert",
+            "x-tls-client-verify",
             "ssl-client-verify",
             "x-ssl-client-s-dn",
             "x.ssl.client.verify",
