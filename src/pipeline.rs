@@ -518,7 +518,7 @@ impl Errand<'_, '_> {
             modes: (rules.modes.ban, rules.modes.rate),
             draw,
         };
-        let tap = Tap::new(watch).guarded(move |attempts| admission.check(attempts));
+        let tap = Tap::new(watch).guarded(move |attempts, doubtful| admission.check(attempts, doubtful));
         if upload.is_end() {
             // All of it stands in the head.
             tap.end()?;
@@ -564,6 +564,8 @@ impl Errand<'_, '_> {
             site: self.site.name.clone(),
             id: record.id().into(),
             user_names: policy.user_names,
+            foreseen: tap
+                .is_some_and(|tap| tap.with(|watch| watch.is_doubtful() || !watch.attempts().is_empty())),
             half: facts.asks_for_mfa(),
             under_way,
         };

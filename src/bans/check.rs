@@ -38,18 +38,39 @@ pub struct Who {
     pub site: SiteId,
 }
 
-/// The ban that this client meets here, if any, as a refusal and with the mode of its jail: of several, one that is
-/// enforced before others, and then the one that lasts longest.
+/// The ban that this client meets here whatever it asks for, if any, as a refusal and with the mode of its jail: of
+/// several, one that is enforced before others, and then the one that lasts longest.
+///
+/// Who guesses behind an address where somebody is at work locks out logins, and nobody's work: an address that was
+/// seen to log in meets bans by failed logins in [`check_try`] only.
 #[must_use]
 pub fn check(policy: &Policy, memory: &Memory<'_>, who: &Who) -> Option<(Mode, Refusal)> {
+    let ban = met(policy, memory, who, |_| true)?;
+    let spared = policy.is_about_logins(&ban.jail) && memory.ledger.knows(who.client, who.site, memory.now);
+    let others = |ban: &Ban| !policy.is_about_logins(&ban.jail);
+    let ban = if spared { met(policy, memory, who, others)? } else { ban };
+    Some((policy.mode_of(&ban.jail), refusal(&ban, Reason::Banned, memory.now)))
+}
+
+/// The ban that a try to log in meets: no address is spared. Says too whether the rest of what its client asks for is.
+#[must_use]
+pub fn check_try(policy: &Policy, memory: &Memory<'_>, who: &Who) -> Option<(Mode, Refusal, bool)> {
+    let ban = met(policy, memory, who, |_| true)?;
+    let (mode, refusal) = (policy.mode_of(&ban.jail), refusal(&ban, Reason::Banned, memory.now));
+    if check(policy, memory, who).is_some() {
+        return Some((mode, refusal, false));
+    }
+    // Nothing is held or cut off: the connection may carry what others are at work on.
+    Some((mode, refusal.said(super::Action::Refuse), true))
+}
+
+fn met(policy: &Policy, memory: &Memory<'_>, who: &Who, counts: impl Fn(&Ban) -> bool) -> Option<Ban> {
     if memory.ledger.is_empty() || policy.ignores(who.addr) {
         return None;
     }
-    let subject = Subject::Client(who.client);
     let strength = |ban: &Ban| (policy.mode_of(&ban.jail), ban.until);
-    let counts = |ban: &Ban| ban.bars_pages() && ban.covers(who.site);
-    let ban = memory.ledger.strongest(subject, memory.now, counts, strength)?;
-    Some((policy.mode_of(&ban.jail), refusal(&ban, Reason::Banned, memory.now)))
+    let counts = |ban: &Ban| ban.bars_pages() && ban.covers(who.site) && counts(ban);
+    memory.ledger.strongest(Subject::Client(who.client), memory.now, counts, strength)
 }
 
 /// What the door asks of a connection before a byte of it is read: whether its client is locked out of everything.
@@ -78,7 +99,12 @@ impl Barred {
                 && ban.bars_pages()
                 && is_enforced(client.draw(), self.mode.min(self.policy.mode_of(&ban.jail)))
         };
-        self.ledger.find(Subject::Client(client), now, bars).is_some()
+        let spared = |ban: &Ban| self.policy.is_about_logins(&ban.jail);
+        let found = |counts: &dyn Fn(&Ban) -> bool| {
+            self.ledger.find(Subject::Client(client), now, |ban| bars(ban) && counts(ban)).is_some()
+        };
+        // Which site is asked is not known yet: there, only those are spared who are known to it.
+        found(&|_| true) && (!self.ledger.knows_somewhere(client, now) || found(&|ban| !spared(ban)))
     }
 }
 

@@ -497,6 +497,14 @@ impl Ledger {
         shard.is_some_and(|shard| shard.known.get(&(client, site)).is_some_and(|at| at.worth(now).is_some()))
     }
 
+    /// Whether a client was seen to log in to the backend of any site. Looks through the clients of a shard: to be asked
+    /// of banned clients only.
+    #[must_use]
+    pub fn knows_somewhere(&self, client: Key, now: Millis) -> bool {
+        let known = |((key, _), at): (&(Key, SiteId), &Millis)| *key == client && at.worth(now).is_some();
+        self.shard(&Subject::Client(client)).is_some_and(|shard| shard.known.iter().any(known))
+    }
+
     /// Opens the Install Tool for a network until then, or closes it again if that is not later than `now`.
     pub fn grant(&self, net: IpNet, until: Millis, now: Millis) {
         self.grants.set(net, until, now);

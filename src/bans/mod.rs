@@ -19,7 +19,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use check::{Barred, Memory, Who, check, check_cross_site, check_user};
+pub use check::{Barred, Memory, Who, check, check_cross_site, check_try, check_user};
 pub use jail::{Action, Jail, Reach};
 pub use ledger::{Bounds, Change, Ledger, Sentence, Tally};
 pub use policy::{Policy, Raw};
@@ -115,6 +115,9 @@ impl Ban {
 
     /// The jail of tries to log in that pages of other sites had browsers send. Its bans are about such tries only.
     pub const CROSS_SITE: &str = "login-cross-site";
+
+    /// How the jails end whose failures no request tells, but only its answer.
+    pub const UNFORESEEN: &str = "-by-answer";
 
     /// Whether it is about everything that its subject asks for.
     #[must_use]

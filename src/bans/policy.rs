@@ -10,7 +10,7 @@ use super::jail::{Action, Jail, Reach};
 use super::ledger::Bounds;
 use super::rate::{self, Rate};
 use super::watch::{self, Watch};
-use super::{Culprit, SiteId, UserId};
+use super::{Ban, Culprit, SiteId, UserId};
 use crate::client::cidr::NetSet;
 use crate::client::key::Key;
 use crate::config::complaint::Complaints;
@@ -187,6 +187,15 @@ impl Policy {
     #[must_use]
     pub fn culprit(&self, addr: IpAddr, client: Key, site: SiteId, user: Option<UserId>) -> Culprit {
         Culprit { client, site, user, ignored: self.ignores(addr) }
+    }
+
+    /// Whether a jail counts failed logins that are known for tries before they are answered: that of `[bans]` and those
+    /// that are made from it, for second factors, say.
+    #[must_use]
+    pub fn is_about_logins(&self, jail: &str) -> bool {
+        let rest = jail.strip_prefix(&*self.login.name);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-') && !rest.ends_with(Ban::UNFORESEEN))
+            && !self.jails.iter().any(|watch| &*watch.jail.name == jail)
     }
 
     /// The mode of a jail's bans; of a jail that is no more, and of bans made by hand, as the rule says.

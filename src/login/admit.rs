@@ -51,14 +51,14 @@ pub struct Admitted {
 }
 
 impl Admission {
-    /// Decides about a request that is all of these tries.
+    /// Decides about a request that is all of these tries, or that may be another one (`doubtful`).
     ///
     /// # Errors
     /// When a rule that is enforced says no.
-    pub fn check(&self, attempts: &[Attempt]) -> Result<Admitted, Refusal> {
+    pub fn check(&self, attempts: &[Attempt], doubtful: bool) -> Result<Admitted, Refusal> {
         let mut admitted = Admitted::default();
         if attempts.is_empty() {
-            return Ok(admitted);
+            return if doubtful { self.banned_since(&mut admitted).map(|()| admitted) } else { Ok(admitted) };
         }
         match self.decide(attempts, &mut admitted) {
             Ok(()) => Ok(admitted),
@@ -70,7 +70,7 @@ impl Admission {
     }
 
     fn decide(&self, attempts: &[Attempt], admitted: &mut Admitted) -> Result<(), Refusal> {
-        self.banned_since()?;
+        self.banned_since(admitted)?;
         if attempts.iter().any(|attempt| attempt.initiator == Initiator::CrossSite) {
             let (Who { client, site, .. }, now) = (self.who, clock::millis());
             if let Some((mode, refusal)) = bans::check_cross_site(&self.bans, &self.ledger, client, site, now)
@@ -91,12 +91,14 @@ impl Admission {
         self.begin(attempts, admitted)
     }
 
-    /// The ban that was made while the body came. One that stood before was met at the beginning.
-    fn banned_since(&self) -> Result<(), Refusal> {
+    /// The ban that was made while the body came, or that stood before and spares what else is asked from this address.
+    fn banned_since(&self, admitted: &mut Admitted) -> Result<(), Refusal> {
         let (now, instant) = (clock::millis(), clock::now());
         let memory = Memory { ledger: &self.ledger, meters: &self.meters, now, instant };
-        match bans::check(&self.bans, &memory, &self.who) {
-            Some((mode, refusal)) if is_enforced(self.draw, self.modes.0.min(mode)) => Err(refusal),
+        match bans::check_try(&self.bans, &memory, &self.who) {
+            Some((mode, refusal, true)) => self.gate(self.modes.0.min(mode), refusal, admitted),
+            // What is only reported was reported at the beginning.
+            Some((mode, refusal, _)) if is_enforced(self.draw, self.modes.0.min(mode)) => Err(refusal),
             _ => Ok(()),
         }
     }

@@ -319,6 +319,12 @@ impl Watch {
         (self.is_through() || !self.reads()) && !self.unreadable
     }
 
+    /// Whether it may be a try that only the answer tells: credentials ride on it, or nobody can read it.
+    #[must_use]
+    pub fn is_doubtful(&self) -> bool {
+        self.basic.is_some() || self.unreadable
+    }
+
     /// The tries to log in that it may be, by what came so far; nothing is read afterwards. One request can be
     /// several: a wrong second factor that also says `login_status=login`, say. The answer tells which one it was.
     pub fn attempts(&mut self) -> Vec<Attempt> {

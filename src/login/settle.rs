@@ -30,6 +30,8 @@ pub struct Settlement {
     pub id: Box<str>,
     /// What it says of user names.
     pub user_names: UserNames,
+    /// Whether the request was known for a try, or for what may be one, before the origin had it.
+    pub foreseen: bool,
     /// Whether the answer leads to the second factor: the password was right, and nobody is logged in yet.
     pub half: bool,
     /// The places of the tries, which are given back once it is counted what came of them.
@@ -84,6 +86,8 @@ impl Settlement {
     fn remember(&self, (kind, initiator): (Kind, Initiator), verdict: Verdict, now: Millis) -> Option<Ban> {
         let jail = jail(&self.jail, kind, initiator);
         if verdict.counts() {
+            // A ban that spares whoever is at work must be able to keep the next one from the origin.
+            let jail = if self.foreseen { jail } else { unforeseen(jail) };
             return self.ledger.strike(&jail, &self.who, now);
         }
         if verdict != Verdict::Success {
@@ -92,6 +96,9 @@ impl Settlement {
         // Who names several users could name his own and guess at another.
         if forgives(kind) && self.who.user != Some(user_id(SEVERAL)) {
             self.ledger.forgive(&jail, &self.who, now);
+            if !self.foreseen {
+                self.ledger.forgive(&unforeseen(jail), &self.who, now);
+            }
         }
         // Only a new session says who somebody is: an answer that looks like a right second factor or sudo password can
         // be had without one, since the router takes the login form for many addresses.
@@ -120,6 +127,11 @@ pub(super) fn jail(login: &Jail, kind: Kind, initiator: Initiator) -> Jail {
     let patience = if matches!(kind, Kind::PasswordReset | Kind::Reaction) { 5 } else { 1 };
     let max_retry = login.max_retry.saturating_mul(patience);
     Jail { name: format!("{}{suffix}", login.name).into(), max_retry, ..login.clone() }
+}
+
+/// The jail of failures that only their answers tell.
+fn unforeseen(jail: Jail) -> Jail {
+    Jail { name: format!("{}{}", jail.name, Ban::UNFORESEEN).into(), ..jail }
 }
 
 /// Whether a success proves that whoever failed before was only clumsy: a new session, the Install Tool's own word, or
@@ -171,6 +183,7 @@ mod tests {
                 site: "a.test".into(),
                 id: "id".into(),
                 user_names: UserNames::Off,
+                foreseen: true,
                 half: false,
                 under_way: Vec::new(),
             };

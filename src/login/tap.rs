@@ -26,7 +26,7 @@ struct State {
 }
 
 /// Whether the tries of a request may go on, once all of it is known.
-type Guard = Arc<dyn Fn(&[Attempt]) -> Result<Admitted, Refusal> + Send + Sync>;
+type Guard = Arc<dyn Fn(&[Attempt], bool) -> Result<Admitted, Refusal> + Send + Sync>;
 
 impl Tap {
     /// A tap that tells `watch`.
@@ -35,12 +35,12 @@ impl Tap {
         Self { state: Arc::new(Mutex::new(State { watch, admitted: None })), guard: None }
     }
 
-    /// The same tap, which asks `guard` about the tries that the body holds, once, before the last piece of it goes
+    /// The same tap, which asks `guard` about the tries that the body holds, and whether there may be others, once, before the last piece of it goes
     /// on: without that piece no origin looks at a password.
     #[must_use]
     pub fn guarded(
         self,
-        guard: impl Fn(&[Attempt]) -> Result<Admitted, Refusal> + Send + Sync + 'static,
+        guard: impl Fn(&[Attempt], bool) -> Result<Admitted, Refusal> + Send + Sync + 'static,
     ) -> Self {
         Self { guard: Some(Arc::new(guard)), ..self }
     }
@@ -70,7 +70,8 @@ impl Tap {
         let Some(guard) = &self.guard else { return Ok(()) };
         let mut state = self.lock();
         if state.admitted.is_none() {
-            state.admitted = Some(guard(&state.watch.attempts())?);
+            let attempts = state.watch.attempts();
+            state.admitted = Some(guard(&attempts, state.watch.is_doubtful())?);
         }
         Ok(())
     }
@@ -158,7 +159,7 @@ mod tests {
         let (query, content_type, authorization, odd) = (None, None, None, false);
         let asked =
             Asked { method, path, query, content_type, odd, authorization, cross_site: false, length };
-        Tap::new(watch(&Policy::typo3(), &asked).unwrap()).guarded(|attempts| {
+        Tap::new(watch(&Policy::typo3(), &asked).unwrap()).guarded(|attempts, _| {
             let is_this = |attempt: &Attempt| attempt.user.as_deref() == Some(b"editor");
             if attempts.iter().any(is_this) {
                 return Err(Refusal::new(Reason::Internal, "not this one"));

@@ -21,7 +21,11 @@ fn typo3() -> Recorder {
         let head = String::from_utf8_lossy(head);
         let deleted =
             "be_typo_user=deleted; expires=Sat, 22 Nov 2025 13:39:48 GMT; Max-Age=0; path=/; httponly";
-        let answer = if head.starts_with("POST /typo3/login") && head.contains("x-password: right") {
+        let logged_in =
+            head.contains("cookie: be_typo_user=eyJ") || head.contains("Cookie: be_typo_user=eyJ");
+        let answer = if logged_in && !head.contains("x-password") {
+            "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 4\r\n\r\nwork".to_owned()
+        } else if head.starts_with("POST /typo3/login") && head.contains("x-password: right") {
             "HTTP/1.1 303 See Other\r\nLocation: /typo3/main?token=1\r\nSet-Cookie: be_typo_user=eyJ0; path=/; httponly\r\nContent-Length: 0\r\n\r\n".to_owned()
         } else {
             format!(
@@ -245,4 +249,111 @@ fn a_page_of_another_site_that_sends_logins_from_the_office_locks_nobody_out() {
         post("same-origin", forged, "guess").status(200);
     }
     post("same-origin", forged, "right").status(403);
+}
+
+/// Whoever is at work behind the office's address: pages and records of the backend, and what everybody sees.
+fn work(wire: &mut Wire, from: &str, session: &str) {
+    for line in ["GET /typo3/main", "GET /typo3/module/web/layout", "POST /typo3/record/edit", "GET /"] {
+        let head = format!("{line} HTTP/1.1\nHost: {HOST}\nX-Forwarded-For: {from}\n");
+        let rest = "Content-Type: application/x-www-form-urlencoded\nContent-Length: 11\n\ndata[x]=y+z";
+        let rest = if line.starts_with("POST") { rest } else { "\n" };
+        let reply = wire.say(&format!("{head}Cookie: be_typo_user={session}\n{rest}")).reply();
+        assert_eq!(reply.status, 200, "{line} of {session}: {reply}");
+    }
+}
+
+#[test]
+fn five_wrong_names_lock_nobody_out_who_is_at_work_behind_the_same_address() {
+    let jail = "[[jail]]\nname = \"scanners\"\nmatch = { path = \"/.env\" }\nmax_retry = 1\n";
+    let (site, origin) = house(jail);
+    let mut editors: Vec<Wire> = (0..20).map(|_| site.wire()).collect();
+    for (number, wire) in editors.iter_mut().enumerate() {
+        log_in(wire, OFFICE, &format!("editor{number}"), "right").status(303);
+        work(wire, OFFICE, &format!("eyJ{number}"));
+    }
+    origin.forget();
+    let mut passed = 0;
+    for user in ["j.deo", "jdoe", "j_doe", "doe.j", "j.doe"] {
+        let reply = log_in(&mut site.wire(), OFFICE, user, "secret");
+        passed += u32::from(reply.status == 200);
+        assert_eq!(reply.status, if user == "j.doe" { 403 } else { 200 }, "{user}: {reply}");
+    }
+    assert_eq!(
+        (passed, origin.text().matches("POST /typo3/login").count()),
+        (4, 4),
+        "fewer than five tries each"
+    );
+    for (number, wire) in editors.iter_mut().enumerate() {
+        work(wire, OFFICE, &format!("eyJ{number}"));
+    }
+    // Who is not logged in meets it where he wants to log in, and nowhere else; a session of one's own buys no guess.
+    poll(&mut site.wire(), OFFICE).status(200);
+    origin.forget();
+    for (path, fields) in [
+        ("/typo3/login", "Cookie: a=b"),
+        ("/typo3/login", "Cookie: be_typo_user=eyJ0"),
+        ("/typo3/ajax/login", "Sec-Fetch-Mode: cors"),
+        ("/typo3/module/web/layout", "Cookie: be_typo_user=eyJ1"),
+        ("/typo3/main", "Content-Encoding: gzip"),
+        ("/contact", "Content-Encoding: gzip"),
+    ] {
+        let body = "login_status=login&username=editor1&userident=guess";
+        let head = format!("POST {path} HTTP/1.1\nHost: {HOST}\nX-Forwarded-For: {OFFICE}\n{fields}\n");
+        let form = "Content-Type: application/x-www-form-urlencoded\n";
+        let reply = site.wire().say(&format!("{head}{form}Content-Length: {}\n\n{body}", body.len())).reply();
+        let left = reply.status(403).header("retry-after").and_then(|left| left.parse::<u32>().ok());
+        assert!(left.is_some_and(|left| (500..=675).contains(&left)), "{path}, {fields}: {reply}");
+        assert_eq!(site.logged_as(&reply.reference())["reason"], "banned");
+    }
+    let body = "logintype=login&user=a&pass=b";
+    let visitor = format!("POST / HTTP/1.1\nHost: {HOST}\nX-Forwarded-For: {OFFICE}\n");
+    let form = "Content-Type: application/x-www-form-urlencoded\n";
+    site.wire().say(&format!("{visitor}{form}Content-Length: {}\n\n{body}", body.len())).reply().status(403);
+    let basic =
+        format!("GET / HTTP/1.1\nHost: {HOST}\nX-Forwarded-For: {OFFICE}\nAuthorization: Basic YTpi\n\n");
+    site.wire().say(&basic).reply().status(403);
+    assert!(!origin.text().contains("guess") && !origin.text().contains("YTpi"), "{}", origin.text());
+    // An address where nobody is at work is refused whatever it asks for, and so is who looks for holes.
+    for user in ["a", "b", "c", "d"] {
+        log_in(&mut site.wire(), "203.0.113.9", user, "guess").status(200);
+    }
+    poll(&mut site.wire(), "203.0.113.9").status(403);
+    let env = format!("GET /.env HTTP/1.1\nHost: {HOST}\nX-Forwarded-For: {OFFICE}\n\n");
+    site.wire().say(&env).reply();
+    poll(&mut site.wire(), OFFICE).status(403);
+}
+
+#[test]
+fn who_would_be_refused_at_the_login_only_is_told_in_report_mode() {
+    let (site, _origin) = house("[rules]\nban = \"report\"\n");
+    let mut wire = site.wire();
+    log_in(&mut wire, OFFICE, "editor", "right").status(303);
+    work(&mut wire, OFFICE, "eyJ0");
+    for user in ["a", "b", "c", "d", "e"] {
+        log_in(&mut wire, OFFICE, user, "guess").status(200);
+    }
+    work(&mut wire, OFFICE, "eyJ0");
+    let would = || {
+        let lines = site.log();
+        let done = lines.iter().filter(|line| line["target"] == "/").count() == 2;
+        done.then(|| lines.iter().filter(|line| line.get(field::WOULD_BLOCK).is_some()).count())
+    };
+    assert_eq!(within(Duration::from_secs(10), would), Some(1), "the fifth try, and no page");
+}
+
+#[test]
+fn a_ban_from_everything_lets_those_connect_who_are_at_work() {
+    let origin = typo3();
+    let rate = TABLES.split_once("[[rate]]").map_or("", |(_, rate)| rate);
+    let tables = format!("[bans]\nscope = \"everything\"\naction = \"drop\"\n[[rate]]{rate}");
+    let site = proxy().site(HOST, &origin).plain_serves().table(&tables).start();
+    let mut wire = site.wire();
+    log_in(&mut wire, "203.0.113.1", "editor", "right").status(303);
+    work(&mut wire, "203.0.113.1", "eyJ0");
+    for user in ["a", "b", "c", "d"] {
+        log_in(&mut wire, "203.0.113.1", user, "guess").status(200);
+    }
+    work(&mut wire, "203.0.113.1", "eyJ0");
+    work(&mut site.wire(), "203.0.113.1", "eyJ0");
+    log_in(&mut site.wire(), "203.0.113.1", "editor", "right").status(403);
 }
