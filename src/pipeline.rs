@@ -538,11 +538,15 @@ impl Errand<'_, '_> {
     ) {
         let policy = &self.route.rules.login;
         let signal = login::take_signal(policy, &mut reply.fields);
+        let (client, site) = (generation.client.key(self.client.addr), self.site.id);
+        let answer = (reply.status, &reply.fields);
+        for session in login::work::sessions(policy, head, (&self.path, self.target.query), answer) {
+            worker.ledger().at_work(client, site, session, clock::millis());
+        }
         let unauthorized = reply.status == StatusCode::UNAUTHORIZED;
         if tap.is_none() && signal.is_none() && !unauthorized {
             return;
         }
-        let (client, site) = (generation.client.key(self.client.addr), self.site.id);
         let judge = |watch: Option<&mut login::Watch>| {
             let known = || worker.ledger().knows(client, site, clock::millis());
             let answer = (reply.status, &reply.fields);
@@ -555,7 +559,7 @@ impl Errand<'_, '_> {
         let Some(conclusion) = conclusion else {
             return under_way.into_iter().for_each(UnderWay::give_back);
         };
-        let facts = login::Facts::of(policy, reply.status.as_u16(), &reply.fields);
+        let session = login::verdict::new_session(policy, &reply.fields).map(login::session_id);
         let settlement = Settlement {
             ledger: Arc::clone(worker.ledger()),
             jail: generation.bans.login().clone(),
@@ -566,7 +570,7 @@ impl Errand<'_, '_> {
             user_names: policy.user_names,
             foreseen: tap
                 .is_some_and(|tap| tap.with(|watch| watch.is_doubtful() || !watch.attempts().is_empty())),
-            half: facts.asks_for_mfa(),
+            session,
             under_way,
         };
         match conclusion {

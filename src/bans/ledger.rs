@@ -18,7 +18,7 @@ use super::grants::Grants;
 use super::jail::{Action, Jail, Reach};
 use super::shelf::{Shelf, Worth};
 use super::under_way::{Full, Tries, UnderWay};
-use super::{Ban, Culprit, SiteId, Subject, UserId, audit, stable_hash};
+use super::{Ban, Culprit, SessionId, SiteId, Subject, UserId, audit, stable_hash};
 use crate::client::key::Key;
 use crate::clock::Millis;
 
@@ -37,6 +37,12 @@ const CHANGES_KEPT: usize = 16_384;
 
 /// A client that logged in is known for as long as TYPO3 keeps a backend session (`BE/sessionTimeout`, 28,800 s).
 const KNOWN_FOR: Duration = Duration::from_hours(8);
+
+/// Sessions that began and were not seen at work yet: minutes lie between the two where a second factor does.
+const BEGUN: usize = 16_384;
+
+/// How long such a session is waited for.
+const BEGUN_FOR: Duration = Duration::from_hours(1);
 
 /// Subjects with tries whose outcome is not known yet: as many as requests are under way, and those that left just now.
 const UNDER_WAY: usize = 16_384;
@@ -102,7 +108,18 @@ pub enum Change {
     Struck(Tally, Option<Box<Sentence>>),
     /// The failures of a subject in a jail were forgotten, those with the same user name.
     Forgiven(Tally),
-    /// A client logged in.
+    /// A client gave the right password, and perhaps has to give a second factor.
+    Began {
+        /// Who.
+        client: Key,
+        /// Where.
+        site: SiteId,
+        /// The session that began.
+        session: SessionId,
+        /// When.
+        at: Millis,
+    },
+    /// A client logged in: its new session was seen at work.
     LoggedIn {
         /// Who.
         client: Key,
@@ -186,8 +203,13 @@ struct Shard {
     bans: Shelf<Subject, Held>,
     tracks: Shelf<TrackKey, Track>,
     known: Shelf<(Key, SiteId), Millis>,
+    begun: Shelf<(Key, SiteId, SessionId), Begun>,
     under_way: Shelf<TrackKey, Tries>,
 }
+
+/// When a session began.
+#[derive(Debug)]
+struct Begun(Millis);
 
 /// The bans of one subject.
 #[derive(Debug, Default)]
@@ -221,6 +243,12 @@ struct Moment {
 impl Worth for Held {
     fn worth(&self, now: Millis) -> Option<u64> {
         self.0.iter().map(|ban| ban.until).filter(|until| now < *until).max().map(|until| until.0)
+    }
+}
+
+impl Worth for Begun {
+    fn worth(&self, now: Millis) -> Option<u64> {
+        (now.since(self.0) < BEGUN_FOR).then_some(self.0.0)
     }
 }
 
@@ -477,6 +505,28 @@ impl Ledger {
         track.is_some_and(|track| track.forgive(tally.user))
     }
 
+    /// A client gave the right password at the backend of a site. Who it is may still depend on a second factor.
+    pub fn began(&self, client: Key, site: SiteId, session: SessionId, now: Millis) {
+        self.begin_session(client, site, session, now);
+        self.journal.note(|| Change::Began { client, site, session, at: now });
+    }
+
+    fn begin_session(&self, client: Key, site: SiteId, session: SessionId, at: Millis) {
+        if let Some(mut shard) = self.shard(&Subject::Client(client)) {
+            shard.begun.entry((client, site, session), at, || Begun(at));
+        }
+    }
+
+    /// A session is at work as only one can that nothing more is asked of: its client logged in, if it began here lately.
+    pub fn at_work(&self, client: Key, site: SiteId, session: SessionId, now: Millis) {
+        let begun = self
+            .shard(&Subject::Client(client))
+            .and_then(|mut shard| shard.begun.remove(&(client, site, session)));
+        if begun.is_some_and(|begun| begun.worth(now).is_some()) {
+            self.logged_in(client, site, now);
+        }
+    }
+
     /// A client was seen to log in to the backend of a site.
     pub fn logged_in(&self, client: Key, site: SiteId, now: Millis) {
         self.know(client, site, now);
@@ -639,6 +689,8 @@ impl Ledger {
             shard.bans.sweep(now, part(bans));
             shard.tracks.sweep(now, part(tracks));
             shard.known.sweep(now, part(known));
+            let begun = shard.begun.len();
+            shard.begun.sweep(now, part(begun));
             self.recount(before, shard.bans.len());
         }
     }
@@ -711,6 +763,9 @@ impl Ledger {
                 }
             }
             Change::Forgiven(tally) => drop(self.forget(&tally)),
+            Change::Began { client, site, session, at } => {
+                self.begin_session(client, site, session, at.min(now));
+            }
             Change::LoggedIn { client, site, at } => self.know(client, site, at.min(now)),
             Change::Flushed => drop(self.clear()),
             Change::Granted { net, until } => self.grants.set(net, until, now),
@@ -743,6 +798,7 @@ impl Shard {
             bans: Shelf::new(bounds.bans / SHARDS),
             tracks: Shelf::new(bounds.failures / SHARDS),
             known: Shelf::new(bounds.known / SHARDS),
+            begun: Shelf::new(BEGUN / SHARDS),
             under_way: Shelf::new(UNDER_WAY / SHARDS),
         }
     }

@@ -343,3 +343,31 @@ fn a_try_whose_client_has_left_keeps_its_place_for_ten_seconds() {
     assert_eq!(tries.begin(0, 1, Millis(11_000)), Ok(()));
     assert!(tries.end(None), "nothing is left to remember");
 }
+
+#[test]
+fn only_a_session_that_began_here_and_is_at_work_makes_its_client_known() {
+    let (here, there) = (Ledger::default(), Ledger::default());
+    here.follow();
+    let (client, other) = (key("192.0.2.1"), key("192.0.2.2"));
+    here.began(client, SITE, SessionId(7), Millis(1));
+    for change in here.changes() {
+        there.apply(change, Millis(1));
+    }
+    for ledger in [&here, &there] {
+        ledger.at_work(client, SITE, SessionId(8), Millis(2));
+        ledger.at_work(client, OTHER, SessionId(7), Millis(2));
+        ledger.at_work(other, SITE, SessionId(7), Millis(2));
+        assert!(!ledger.knows(client, SITE, Millis(2)) && !ledger.knows_somewhere(other, Millis(2)));
+        ledger.at_work(client, SITE, SessionId(7), Millis(3));
+        assert!(ledger.knows(client, SITE, Millis(3)) && !ledger.knows(client, OTHER, Millis(3)));
+    }
+    assert!(matches!(here.changes()[..], [Change::LoggedIn { .. }]), "it is told");
+    here.began(other, SITE, SessionId(9), Millis(0));
+    here.at_work(other, SITE, SessionId(9), Millis(61 * MINUTE));
+    assert!(!here.knows(other, SITE, Millis(61 * MINUTE)), "nobody waits for ever");
+    for number in 0..100_000 {
+        here.began(client, SITE, SessionId(number), Millis(number));
+    }
+    let kept: usize = here.shards.iter().map(|shard| lock(shard).begun.len()).sum();
+    assert!(kept <= BEGUN, "{kept}");
+}

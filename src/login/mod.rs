@@ -17,11 +17,12 @@ pub mod short;
 pub mod signal;
 pub mod tap;
 pub mod verdict;
+pub mod work;
 
 pub use admit::{Admission, Admitted};
 pub use attempt::{Asked, Attempt, Initiator, Kind, Watch, watch};
 pub use conclude::{Conclusion, conclude, take_signal};
 pub use policy::{Policy, Raw};
-pub use settle::{Settlement, user_id};
+pub use settle::{Settlement, session_id, user_id};
 pub use tap::{Tap, Window};
 pub use verdict::{Facts, Outcome, Verdict};

@@ -9,7 +9,7 @@ use super::attempt::{Initiator, Kind};
 use super::fields::SEVERAL;
 use super::policy::UserNames;
 use super::verdict::{Outcome, Verdict};
-use crate::bans::{Action, Ban, Culprit, Jail, Ledger, UnderWay, UserId};
+use crate::bans::{Action, Ban, Culprit, Jail, Ledger, SessionId, UnderWay, UserId};
 use crate::clock::Millis;
 use crate::observe::Record;
 
@@ -32,8 +32,8 @@ pub struct Settlement {
     pub user_names: UserNames,
     /// Whether the request was known for a try, or for what may be one, before the origin had it.
     pub foreseen: bool,
-    /// Whether the answer leads to the second factor: the password was right, and nobody is logged in yet.
-    pub half: bool,
+    /// The session of the backend that the answer begins.
+    pub session: Option<SessionId>,
     /// The places of the tries, which are given back once it is counted what came of them.
     pub under_way: Vec<UnderWay>,
 }
@@ -42,13 +42,24 @@ pub struct Settlement {
 #[must_use]
 pub fn user_id(name: &[u8]) -> UserId {
     let name = String::from_utf8_lossy(name.trim_ascii()).to_lowercase();
+    UserId(short_hash(name.as_bytes()))
+}
+
+/// What a session's cookie is remembered by: too little to be sent as one, and made of too much to be guessed.
+#[must_use]
+pub fn session_id(cookie: &[u8]) -> SessionId {
+    SessionId(short_hash(cookie))
+}
+
+/// The beginning of the SHA-256.
+fn short_hash(bytes: &[u8]) -> u64 {
     let mut id = [0; 8];
     // The suite's hash is SHA-256; taking it from there saves a crate of its own.
     if let Some(suite) = TLS13_AES_128_GCM_SHA256.tls13() {
-        let hash = suite.common.hash_provider.hash(name.as_bytes());
+        let hash = suite.common.hash_provider.hash(bytes);
         id.iter_mut().zip(hash.as_ref()).for_each(|(to, from)| *to = *from);
     }
-    UserId(u64::from_be_bytes(id))
+    u64::from_be_bytes(id)
 }
 
 impl Settlement {
@@ -101,9 +112,10 @@ impl Settlement {
             }
         }
         // Only a new session says who somebody is: an answer that looks like a right second factor or sudo password can
-        // be had without one, since the router takes the login form for many addresses.
-        if matches!(kind, Kind::Backend | Kind::Relogin) && !self.half {
-            self.ledger.logged_in(self.who.client, self.who.site, now);
+        // be had without one, since the router takes the login form for many addresses. And only one that is at work
+        // has no second factor to come (`work`).
+        if let (Kind::Backend | Kind::Relogin, Some(session)) = (kind, self.session) {
+            self.ledger.began(self.who.client, self.who.site, session, now);
         }
         None
     }
@@ -184,10 +196,12 @@ mod tests {
                 id: "id".into(),
                 user_names: UserNames::Off,
                 foreseen: true,
-                half: false,
+                session: Some(SessionId(1)),
                 under_way: Vec::new(),
             };
             assert_eq!(settlement.remember((kind, Initiator::Own), Verdict::Success, now), None);
+            assert!(!settlement.ledger.knows(client, site, now), "{kind:?}: a second factor may follow");
+            settlement.ledger.at_work(client, site, SessionId(1), now);
             assert_eq!(settlement.ledger.knows(client, site, now), known, "{kind:?}");
         }
     }

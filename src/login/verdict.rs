@@ -90,12 +90,6 @@ impl<'a> Facts<'a> {
         }
         facts
     }
-
-    /// Whether it leads to the page that asks for the second factor; TYPO3 11 says so at once.
-    #[must_use]
-    pub fn asks_for_mfa(&self) -> bool {
-        self.location.is_some_and(|location| is_mfa(location).0)
-    }
 }
 
 impl Cookie {
@@ -133,6 +127,16 @@ fn is_deleted(line: &[u8], value: &[u8]) -> bool {
         })
     };
     value.is_empty() || value == b"deleted" || line.split(|byte| *byte == b';').skip(1).any(expired)
+}
+
+/// The session of the backend that an answer begins.
+#[must_use]
+pub fn new_session<'f>(policy: &Policy, fields: &'f Fields) -> Option<&'f [u8]> {
+    let value = |line: &'f http::HeaderValue| {
+        let line = line.as_bytes();
+        value_of(line, &policy.cookie).filter(|value| !is_deleted(line, value))
+    };
+    fields.all(&SET_COOKIE).filter_map(value).last()
 }
 
 /// What came of an attempt. Of the Install Tool the head says nothing: see [`install_tool`].

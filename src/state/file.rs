@@ -152,7 +152,7 @@ fn put(writing: &WriteTransaction, change: &Change) -> Result<(), redb::Error> {
         Change::Banned(_) | Change::LoggedIn { .. } | Change::Granted { .. } => {
             table.insert(key(change).as_str(), line::change(change).as_str())?;
         }
-        Change::Struck(..) | Change::Forgiven(_) => {}
+        Change::Struck(..) | Change::Forgiven(_) | Change::Began { .. } => {}
     }
     Ok(())
 }

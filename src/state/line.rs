@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::bans::{Action, Ban, Change, SiteId, Subject, Tally, UserId};
+use crate::bans::{Action, Ban, Change, SessionId, SiteId, Subject, Tally, UserId};
 use crate::client::key::{Key, Prefix};
 use crate::clock::Millis;
 
@@ -94,6 +94,10 @@ pub fn change(change: &Change) -> String {
             let user = name(counted.user);
             let _ = write!(out, "forgiven\t{}\t{}\t0\t{user}", tally(counted), counted.at.0);
         }
+        Change::Began { client, site: at_site, session, at } => {
+            let (site, session) = (site(Some(*at_site)), session.0);
+            let _ = write!(out, "began\t{}\t{site}\t{session:016x}\t{}", client.addr(), at.0);
+        }
         Change::LoggedIn { client, site: at_site, at } => {
             let _ = write!(out, "login\t{}\t{}\t{}", client.addr(), site(Some(*at_site)), at.0);
         }
@@ -122,6 +126,12 @@ pub fn read(line: &str) -> Option<Change> {
         }
         "struck" => Change::Struck(read_tally(&mut fields)?, None),
         "forgiven" => Change::Forgiven(read_tally(&mut fields)?),
+        "began" => Change::Began {
+            client: read_client(fields.next()?)?,
+            site: read_site(fields.next()?)??,
+            session: SessionId(u64::from_str_radix(fields.next()?, 16).ok()?),
+            at: read_time(fields.next()?)?,
+        },
         "login" => Change::LoggedIn {
             client: read_client(fields.next()?)?,
             site: read_site(fields.next()?)??,
@@ -278,6 +288,12 @@ mod tests {
                 site: SiteId(site),
                 at: Millis(at),
             }),
+            (any::<IpAddr>(), any::<u64>(), any::<u64>()).prop_map(|(ip, number, at)| Change::Began {
+                client: Key::new(ip, Prefix::default()),
+                site: SiteId(number),
+                session: SessionId(!number),
+                at: Millis(at),
+            }),
             Just(Change::Flushed),
             (any::<IpAddr>(), 0_u8..=32, any::<u64>()).prop_map(|(ip, bits, until)| Change::Granted {
                 net: ipnet::IpNet::new(ip, bits).unwrap(),
@@ -296,7 +312,7 @@ mod tests {
         }
 
         #[test]
-        fn nothing_that_is_sent_makes_it_panic(line in "(banned|lifted|struck|login|granted)?\t?[0-9a-f.:*\t\\\\]{0,80}.{0,20}") {
+        fn nothing_that_is_sent_makes_it_panic(line in "(banned|lifted|struck|began|login|granted)?\t?[0-9a-f.:*\t\\\\]{0,80}.{0,20}") {
             let _ = read(&line);
         }
     }

@@ -27,6 +27,8 @@ use crate::clock::Millis;
 
 /// How long a client that logged in is known, see `bans::ledger`.
 const KNOWN_FOR: Duration = Duration::from_hours(8);
+/// How long a session that began is waited for, see there.
+const BEGUN_FOR: Duration = Duration::from_hours(1);
 /// How long a ban is remembered after its end, so that the next one is longer; also, how long it is remembered that a
 /// ban was lifted.
 const MEMORY: Duration = Duration::from_hours(24);
@@ -50,6 +52,7 @@ pub fn over(change: &Change) -> Millis {
         Change::Banned(ban) if &*ban.jail == Ban::BY_HAND => ban.until,
         Change::Banned(ban) => ban.until.plus(MEMORY),
         Change::LoggedIn { at, .. } => at.plus(KNOWN_FOR),
+        Change::Began { at, .. } => at.plus(BEGUN_FOR),
         Change::Granted { until, .. } => *until,
         Change::Struck(tally, _) | Change::Forgiven(tally) => tally.at.plus(tally.find_time),
         Change::Lifted { .. } | Change::Flushed => Millis(0),

@@ -195,8 +195,10 @@ impl Valkey {
             };
             // Bans and lifts of our own come back, too: only in the order of the channel do all replicas end with
             // the same. Failures would count twice.
-            let counted =
-                matches!(change, Change::Struck(..) | Change::Forgiven(_) | Change::LoggedIn { .. });
+            let counted = matches!(
+                change,
+                Change::Struck(..) | Change::Forgiven(_) | Change::Began { .. } | Change::LoggedIn { .. }
+            );
             if origin != &*self.origin || !counted {
                 return Ok(change);
             }
@@ -232,6 +234,12 @@ impl Valkey {
             }
             Change::Flushed => self.lift(&change, "*", "*", None).await,
             Change::Forgiven(tally) => self.forgive(&change, tally).await,
+            // Told and not kept: it matters for minutes.
+            Change::Began { .. } => {
+                let mut pipe = redis::pipe();
+                pipe.publish(&self.keys.channel, self.signed(&change)).ignore();
+                pipe.exec_async(&mut self.connection.clone()).await.map(|()| String::new())
+            }
             Change::LoggedIn { at, .. } => {
                 self.note(
                     redis::pipe(),

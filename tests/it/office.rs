@@ -64,6 +64,7 @@ fn the_sprayer_is_locked_out_and_no_editor_is() {
     let (mut office, mut attacker) = (site.wire(), site.wire());
     let mut tried = [0_u32; 200];
     for editor in 0..20 {
+        office = site.wire();
         // Stale tabs of everybody poll all the while.
         for _ in 0..20 {
             poll(&mut office, OFFICE).status(200);
@@ -356,4 +357,24 @@ fn a_ban_from_everything_lets_those_connect_who_are_at_work() {
     work(&mut wire, "203.0.113.1", "eyJ0");
     work(&mut site.wire(), "203.0.113.1", "eyJ0");
     log_in(&mut site.wire(), "203.0.113.1", "editor", "right").status(403);
+}
+
+#[test]
+fn who_logs_in_at_one_replica_and_works_at_another_is_known_to_both() {
+    let valkey = Valkey::start();
+    let store = format!("[state]\nstore = \"{}\"\n", valkey.url(""));
+    let (one, first) = house(&store);
+    let (other, _second) = house(&store);
+    let line = format!("HTTP/1.1\nHost: {HOST}\nX-Forwarded-For: {OFFICE}");
+    let tool = |at: &Ravelin| at.wire().say(&format!("GET /typo3/install.php {line}\n\n")).reply().status;
+    log_in(&mut one.wire(), OFFICE, "editor", "right").status(303);
+    assert_eq!((tool(&one), tool(&other)), (404, 404), "the password alone");
+    let main = format!("GET /typo3/main {line}\nCookie: be_typo_user=eyJ0\n\n");
+    let known = |at: &Ravelin| {
+        other.wire().say(&main).reply().status(200);
+        (tool(at) == 200).then_some(())
+    };
+    assert!(within(Duration::from_secs(10), || known(&other)).is_some());
+    assert!(within(Duration::from_secs(10), || known(&one)).is_some());
+    assert!(!first.text().contains("GET /typo3/main"), "the first has not seen it itself");
 }

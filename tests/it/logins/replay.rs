@@ -39,10 +39,14 @@ struct Stage {
 
 impl Stage {
     fn open(line: u32) -> Self {
+        Self::guarded(line, super::OPEN)
+    }
+
+    fn guarded(line: u32, tables: &str) -> Self {
         let origin = Scripted::start();
         let host = format!("v{line}.example.test");
         let site = proxy().site(&host, origin.url().as_str()).plain_serves();
-        let site = site.table("[client]\ntrusted_proxies = [\"127.0.0.0/8\"]").table(super::OPEN).start();
+        let site = site.table("[client]\ntrusted_proxies = [\"127.0.0.0/8\"]").table(tables).start();
         let wire = site.wire();
         Self { site, origin, wire }
     }
@@ -276,4 +280,31 @@ fn four_recorded_failures_of_one_client_make_a_ban() {
     }
     let banned = within(Duration::from_secs(5), || (stage.bans() == 1).then_some(()));
     assert!(banned.is_some(), "{}", stage.site.stderr());
+}
+
+#[test]
+fn the_install_tool_opens_after_the_recorded_second_factor_and_not_before() {
+    for line in [11, 13] {
+        let Some(exchanges) = recorded(line) else { return };
+        let mut stage = Stage::guarded(line, "");
+        let label = |e: &Value| text(e, "label").to_owned();
+        let begin =
+            exchanges.iter().position(|e| label(e) == "login-ok/backend-mfa-step1").expect("recorded");
+        let day: Vec<_> = exchanges[begin..]
+            .iter()
+            .filter(|e| e["static"] != true)
+            .take_while(|e| label(e).contains("mfa"))
+            .collect();
+        let factor = day.iter().position(|e| label(e) == "mfa-ok").expect("recorded");
+        let main = |e: &Value| text(e, "target").starts_with("/typo3/main") && e["status"] == 200;
+        let work = factor + day[factor..].iter().position(|e| main(e)).expect("recorded");
+        for (index, recorded) in day.iter().enumerate() {
+            stage.exchange(recorded, "198.18.0.1");
+            let host = format!("v{line}.example.test");
+            let tool =
+                format!("GET /typo3/install.php HTTP/1.1\nHost: {host}\nX-Forwarded-For: 198.18.0.1\n\n");
+            let status = stage.site.wire().say(&tool).reply().status;
+            assert_eq!(status != 404, index >= work, "TYPO3 {line}, after {}: {status}", recorded["n"]);
+        }
+    }
 }

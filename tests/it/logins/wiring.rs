@@ -191,3 +191,53 @@ fn what_php_reads_is_read_behind_a_long_boundary_and_by_the_last_route() {
     assert_eq!(said(&site, &reply).0, "relogin");
     assert!(!site.stdout().contains("4711"), "the code is written down");
 }
+
+/// One step of a login: what is asked, and what TYPO3 answered.
+fn step(site: &Ravelin, origin: &Scripted, (from, request): (&str, &str), answer: &str) -> Reply {
+    let answer = format!("{answer}\nContent-Length: 0\n\n").replace('\n', "\r\n");
+    origin.answers(move |_| answer.clone().into_bytes());
+    let (line, body) = request.split_once(" | ").unwrap_or((request, ""));
+    let form = "Content-Type: application/x-www-form-urlencoded\n";
+    let head =
+        format!("{line} HTTP/1.1\nHost: {HOST}\nX-Forwarded-For: {from}\nCookie: be_typo_user=eyJa.b\n");
+    site.wire().say(&format!("{head}{form}Content-Length: {}\n\n{body}", body.len())).reply()
+}
+
+#[test]
+fn a_password_alone_makes_nobody_known_where_a_second_factor_follows() {
+    const ME: &str = "198.51.100.1";
+    const LOGIN: &str = "POST /typo3/login | login_status=login&username=editor&userident=right";
+    const VERIFY: &str = "POST /typo3/auth/mfa?action=verify | identifier=totp&totp=000000";
+    let session = "Set-Cookie: be_typo_user=eyJa.b; path=/; httponly";
+    let ok = "HTTP/1.1 200 OK";
+    let to = |place: &str| format!("HTTP/1.1 302 Found\nLocation: {place}");
+    let to_factor = to("/typo3/auth/mfa?token=1&identifier=totp");
+    let trusted = "[client]\ntrusted_proxies = [\"127.0.0.1\"]";
+    // TYPO3 11, and 12 to 14.
+    for first in [to_factor.clone(), "HTTP/1.1 303 See Other\nLocation: /typo3/main?token=1".to_owned()] {
+        let origin = Scripted::start();
+        let site = proxy().site(HOST, origin.url().as_str()).table(trusted).plain_serves().start();
+        let tool = |from| step(&site, &origin, (from, "GET /typo3/install.php"), ok).status;
+        let first = format!("{first}\n{session}");
+        for (request, answer) in [
+            ("GET /typo3/main", ok),
+            (LOGIN, &*first),
+            ("GET /typo3/main?token=1", &*to_factor),
+            ("GET /typo3/auth/mfa?token=1", ok),
+            (VERIFY, &*to("/typo3/auth/mfa?failure=1")),
+            (VERIFY, "HTTP/1.1 500 Internal Server Error"),
+            (VERIFY, &*to("/typo3/login")),
+            ("GET /typo3/login", "HTTP/1.1 303 See Other\nLocation: /typo3/main?token=1"),
+            ("HEAD /typo3/main", "HTTP/1.1 404 Not Found"),
+        ] {
+            let reply = step(&site, &origin, (ME, request), answer);
+            assert!(answer.contains(&format!(" {} ", reply.status)), "{request}: {reply}");
+            assert_eq!(tool(ME), 404, "after {request}: {answer}");
+        }
+        // Whoever sends the cookie of another client along is still nobody.
+        step(&site, &origin, ("198.51.100.2", "GET /typo3/main?token=1"), ok).status(200);
+        assert_eq!(tool("198.51.100.2"), 404);
+        step(&site, &origin, (ME, "GET /typo3/main?token=1"), ok).status(200);
+        assert_eq!(tool(ME), 200);
+    }
+}

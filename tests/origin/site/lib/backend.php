@@ -46,6 +46,7 @@ function backend(string $path, string $line): void
             [...($known ? [] : [deleted($line)]), nonceCookie()], 'application/json; charset=utf-8'),
         $path === '/typo3/login/password-reset/initiate-reset' => backendAnswer(200, html('TYPO3 CMS Login', '<p>If there is such an account …</p>'), $line, null, [deleted($line)]),
         $path === '/typo3/auth/mfa' && str_starts_with($session, 'eyJmfa') => secondFactor($session, $line, $body),
+        in_array($path, ['/typo3/main', '/typo3/module/web/layout'], true) && str_starts_with($session, 'eyJmfa') => answer(302, '', ['Location: /typo3/auth/mfa?identifier=totp']),
         $path === '/typo3/ajax/sudo-mode/verify' && $known && (float)$line >= 12.0 => ($body['password'] ?? '') === 'correct horse'
             ? backendAnswer(200, '{"message":"accessGranted","redirect":{"uri":"/typo3/sudo-mode/apply"}}', $line, null, [], 'application/json; charset=utf-8')
             : backendAnswer(403, '{"message":"invalidPassword"}', $line, null, [], 'application/json; charset=utf-8'),
