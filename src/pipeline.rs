@@ -564,6 +564,7 @@ impl Errand<'_, '_> {
             ledger: Arc::clone(worker.ledger()),
             jail: generation.bans.login().clone(),
             who: generation.bans.culprit(self.client.addr, client, site, None),
+            network: generation.bans.network(self.client.addr).map(|(jail, key)| (jail.clone(), key)),
             client: self.client.addr,
             site: self.site.name.clone(),
             id: record.id().into(),

@@ -132,7 +132,34 @@ pub fn check_cross_site(
     site: SiteId,
     now: Millis,
 ) -> Option<(Mode, Refusal)> {
-    let counts = |ban: &Ban| !ban.bars_pages() && ban.covers(site);
+    check_jail(policy, ledger, (client, Ban::CROSS_SITE), site, now)
+}
+
+/// The refusal of an attempt to log in from an IPv6 network that had too many failures, over all clients in it; with the
+/// mode of its jail.
+#[must_use]
+pub fn check_network(
+    policy: &Policy,
+    ledger: &Ledger,
+    addr: IpAddr,
+    site: SiteId,
+    now: Millis,
+) -> Option<(Mode, Refusal)> {
+    if policy.ignores(addr) {
+        return None;
+    }
+    let (_, network) = policy.network(addr)?;
+    check_jail(policy, ledger, (network, Ban::NETWORK), site, now)
+}
+
+fn check_jail(
+    policy: &Policy,
+    ledger: &Ledger,
+    (client, jail): (Key, &str),
+    site: SiteId,
+    now: Millis,
+) -> Option<(Mode, Refusal)> {
+    let counts = |ban: &Ban| &*ban.jail == jail && ban.covers(site);
     let ban = ledger.find(Subject::Client(client), now, counts)?;
     Some((
         policy.mode_of(&ban.jail),

@@ -19,7 +19,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use check::{Barred, Memory, Who, check, check_cross_site, check_try, check_user};
+pub use check::{Barred, Memory, Who, check, check_cross_site, check_network, check_try, check_user};
 pub use jail::{Action, Jail, Reach};
 pub use ledger::{Bounds, Change, Ledger, Sentence, Tally};
 pub use policy::{Policy, Raw};
@@ -120,13 +120,16 @@ impl Ban {
     /// The jail of tries to log in that pages of other sites had browsers send. Its bans are about such tries only.
     pub const CROSS_SITE: &str = "login-cross-site";
 
+    /// The jail of failed logins from an IPv6 network that is larger than one client. Its bans are about tries only.
+    pub const NETWORK: &str = "login-network";
+
     /// How the jails end whose failures no request tells, but only its answer.
     pub const UNFORESEEN: &str = "-by-answer";
 
     /// Whether it is about everything that its subject asks for.
     #[must_use]
     pub fn bars_pages(&self) -> bool {
-        &*self.jail != Self::CROSS_SITE
+        ![Self::CROSS_SITE, Self::NETWORK].contains(&&*self.jail)
     }
 
     /// What is left of it, which is the honest `Retry-After`.

@@ -12,13 +12,16 @@ use super::rate::{self, Rate};
 use super::watch::{self, Watch};
 use super::{Ban, Culprit, SiteId, UserId};
 use crate::client::cidr::NetSet;
-use crate::client::key::Key;
+use crate::client::key::{Key, Prefix};
 use crate::config::complaint::Complaints;
 use crate::config::section::{Placed, Reading, Section, Text};
 use crate::config::units::{Mode, Size};
 
 /// Failures with one user name, whoever tries it, until the name is banned, where `per_user = true`.
 const USER_RETRY: u32 = 20;
+
+/// How much of an IPv6 address is a network, bits: what providers give to a site (RFC 6177).
+const NETWORK: u64 = 48;
 
 /// The most failures that a jail counts.
 const MOST_RETRY: u64 = 1_000;
@@ -32,6 +35,8 @@ pub struct Raw {
     terms: Terms,
     ignore: Option<Vec<Placed<Text<IpNet>>>>,
     per_user: Option<Placed<bool>>,
+    ipv6_network: Option<Placed<u64>>,
+    network_retry: Option<Placed<u64>>,
     tarpit: Option<Placed<u64>>,
     tarpit_time: Option<Placed<Text<Duration>>>,
     memory: Option<Placed<Text<Size>>>,
@@ -55,6 +60,8 @@ pub(super) struct Terms {
 #[derive(Debug)]
 pub struct Policy {
     login: Jail,
+    /// Failed logins of all clients in one IPv6 network, and how large that is; none if they are not counted.
+    network: Option<(Jail, Prefix)>,
     /// The jails of the operator.
     pub jails: Box<[Watch]>,
     /// The limits of what one client may ask.
@@ -85,6 +92,8 @@ impl Raw {
         raw.terms = Terms::read(&mut section, reading);
         raw.ignore = section.get(reading, "ignore").map(|list| list.value);
         raw.per_user = section.get(reading, "per_user");
+        raw.ipv6_network = section.get(reading, "ipv6_network");
+        raw.network_retry = section.get(reading, "network_retry");
         raw.tarpit = section.get(reading, "tarpit");
         raw.tarpit_time = section.get(reading, "tarpit_time");
         raw.memory = section.get(reading, "memory");
@@ -98,6 +107,7 @@ impl Raw {
         let jail = Jail { place, ..Jail::default() };
         let mut login = self.terms.compile(jail, "bans", complaints);
         login.user_retry = self.per_user.filter(|written| written.value).map(|_| USER_RETRY);
+        let network = network(&login, self.ipv6_network.as_ref(), self.network_retry.as_ref(), complaints);
         let ignored = self.ignore.into_iter().flatten();
         if let Some(memory) = self.memory.as_ref().filter(|memory| memory.value.0.0 < LEAST_MEMORY) {
             let hint = Some("leave the key out for 64 MiB".to_owned());
@@ -110,11 +120,48 @@ impl Raw {
             jails: watch::compile(self.jails, &login, complaints),
             rates: rate::compile(self.rates, complaints),
             login,
+            network,
             ignore: ignored.map(|net| net.value.0).collect(),
             tarpit: (usize::try_from(held).unwrap_or(usize::MAX), time),
             bounds: bytes.map_or_else(Bounds::default, Bounds::within),
         }
     }
+}
+
+/// The jail of whole IPv6 networks: it takes ten times the failures of one client, and bars tries only.
+fn network(
+    login: &Jail,
+    bits: Option<&Placed<u64>>,
+    most: Option<&Placed<u64>>,
+    complaints: &mut Complaints,
+) -> Option<(Jail, Prefix)> {
+    if let Some(most) = most.filter(|most| !(1..=MOST_RETRY).contains(&most.value)) {
+        let message = format!("`bans.network_retry` must be 1 to {MOST_RETRY}, not {}", most.value);
+        complaints.error(
+            Some(&most.place),
+            message,
+            Some("leave the key out for ten times `max_retry`".to_owned()),
+        );
+    }
+    let prefix = u8::try_from(bits.map_or(NETWORK, |bits| bits.value)).ok();
+    if prefix == Some(0) {
+        return None;
+    }
+    let prefix = prefix.and_then(Prefix::new);
+    if let (None, Some(bits)) = (prefix, bits) {
+        let hint = "48 is what a site of a provider's customer gets; 0 counts no networks".to_owned();
+        complaints.error(Some(&bits.place), "`bans.ipv6_network` must be 32 to 128, or 0", Some(hint));
+    }
+    let most = most.and_then(|most| u32::try_from(most.value).ok());
+    let max_retry = most.unwrap_or(login.max_retry.saturating_mul(10)).max(1);
+    let jail = Jail {
+        name: Ban::NETWORK.into(),
+        max_retry,
+        action: Action::Refuse,
+        user_retry: None,
+        ..login.clone()
+    };
+    prefix.map(|prefix| (jail, prefix))
 }
 
 impl Terms {
@@ -175,6 +222,13 @@ impl Policy {
     #[must_use]
     pub fn login(&self) -> &Jail {
         &self.login
+    }
+
+    /// The network that an IPv6 address is in besides being a client, and its jail.
+    #[must_use]
+    pub fn network(&self, addr: IpAddr) -> Option<(&Jail, Key)> {
+        let (jail, prefix) = self.network.as_ref()?;
+        addr.to_canonical().is_ipv6().then(|| (jail, Key::new(addr, *prefix)))
     }
 
     /// Whether the operator wants this address never to be banned.

@@ -122,3 +122,25 @@ fn what_cannot_be_is_named_with_its_line() {
         assert!(said.contains(want) && said.contains(&format!("ravelin.toml:{line}")), "{text}: {said}");
     }
 }
+
+#[test]
+fn networks_are_larger_than_clients_and_have_more_patience() {
+    let network = |text: &str, addr: &str| {
+        let policy = policy(text);
+        policy.network(addr.parse().unwrap()).map(|(jail, key)| (jail.max_retry, key.addr().to_string()))
+    };
+    let usual = Some((40, "2001:db8:1::".to_owned()));
+    assert_eq!(network("", "2001:db8:1:2:3::4"), usual);
+    assert_eq!(network("", "192.0.2.1").or(network("", "::ffff:192.0.2.1")), None);
+    assert_eq!(network("[bans]\nipv6_network = 0", "2001:db8::1"), None);
+    let own = "[bans]\nipv6_network = 56\nnetwork_retry = 7\naction = \"drop\"\nper_user = true";
+    assert_eq!(network(own, "2001:db8:1:23ff::4"), Some((7, "2001:db8:1:2300::".to_owned())));
+    for (line, what) in [
+        ("ipv6_network = 16", "must be 32 to 128, or 0"),
+        ("ipv6_network = 300", "must be 32 to 128, or 0"),
+        ("network_retry = 0", "must be 1 to 1000"),
+    ] {
+        let loaded = load_text("ravelin.toml", format!("[bans]\n{line}\n{REST}"), PathBuf::new());
+        assert!(loaded.complaints.to_string().contains(what), "{line}: {}", loaded.complaints);
+    }
+}

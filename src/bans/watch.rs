@@ -151,11 +151,11 @@ pub(super) fn compile(raw: Vec<Raw>, base: &Jail, complaints: &mut Complaints) -
             complaints.error(Some(place), "this `[[jail]]` has no `name`", hint);
             continue;
         };
-        let taken = [&*base.name, Ban::BY_HAND, Ban::CROSS_SITE].contains(&&*name.value)
+        let taken = [&*base.name, Ban::BY_HAND, Ban::CROSS_SITE, Ban::NETWORK].contains(&&*name.value)
             || watches.iter().any(|other| *other.jail.name == *name.value);
         if taken || !is_name(&name.value) {
             let message = format!("`{}` cannot be the name of this jail", name.value);
-            let hint = "small letters, digits and `-`; each name once, and none of `login`, `login-cross-site` and `by-hand`";
+            let hint = "small letters, digits and `-`; each name once, and none of `login`, `login-cross-site`, `login-network` and `by-hand`";
             complaints.error(Some(&name.place), message, Some(hint.to_owned()));
         }
         if raw.matching.is_empty() {

@@ -8,7 +8,7 @@ use http::Method;
 
 use super::attempt::{Attempt, Initiator, Kind};
 use super::settle::{jail, user_id};
-use crate::bans::{self, Full, Jail, Ledger, Memory, Meters, UnderWay, Who, rate};
+use crate::bans::{self, Culprit, Full, Jail, Ledger, Memory, Meters, UnderWay, Who, rate};
 use crate::clock;
 use crate::config::units::{Draw, Mode};
 use crate::gate::is_enforced;
@@ -78,6 +78,12 @@ impl Admission {
                 self.gate(self.modes.0.min(mode), refusal, admitted)?;
             }
         }
+        if attempts.iter().any(counts_for_network) {
+            let (Who { addr, site, .. }, now) = (self.who, clock::millis());
+            if let Some((mode, refusal)) = bans::check_network(&self.bans, &self.ledger, addr, site, now) {
+                self.gate(self.modes.0.min(mode), refusal, admitted)?;
+            }
+        }
         for user in attempts.iter().filter_map(|attempt| attempt.user.as_deref()) {
             let (user, site, now) = (user_id(user), self.who.site, clock::millis());
             if let Some((mode, refusal)) = bans::check_user(&self.bans, &self.ledger, user, site, now) {
@@ -120,20 +126,28 @@ impl Admission {
     fn begin(&self, attempts: &[Attempt], admitted: &mut Admitted) -> Result<(), Refusal> {
         let mut jails: Vec<Jail> = Vec::new();
         for attempt in attempts.iter().filter(|attempt| takes_a_place(attempt)) {
-            let jail = jail(self.bans.login(), attempt.kind, attempt.initiator);
-            if jails.iter().any(|other| other.name == jail.name) {
-                continue;
-            }
             let user = attempt.user.as_deref().map(user_id);
-            let culprit = self.bans.culprit(self.who.addr, self.who.client, self.who.site, user);
-            match self.ledger.begin(&jail, &culprit, clock::millis()) {
-                Ok(under_way) => admitted.under_way.push(under_way),
-                Err(full) => {
-                    let mode = self.modes.0.min(self.bans.mode_of(&jail.name));
-                    self.gate(mode, refusal(full, &jail, self.who.addr), admitted)?;
+            let own = jail(self.bans.login(), attempt.kind, attempt.initiator);
+            let network = self.bans.network(self.who.addr).filter(|_| counts_for_network(attempt));
+            let network = network.map(|(jail, network)| (jail.clone(), network));
+            for (jail, client) in [Some((own, self.who.client)), network].into_iter().flatten() {
+                if jails.iter().all(|other| other.name != jail.name) {
+                    let culprit = self.bans.culprit(self.who.addr, client, self.who.site, user);
+                    self.take(&jail, &culprit, admitted)?;
+                    jails.push(jail);
                 }
             }
-            jails.push(jail);
+        }
+        Ok(())
+    }
+
+    fn take(&self, jail: &Jail, culprit: &Culprit, admitted: &mut Admitted) -> Result<(), Refusal> {
+        match self.ledger.begin(jail, culprit, clock::millis()) {
+            Ok(under_way) => admitted.under_way.push(under_way),
+            Err(full) => {
+                let mode = self.modes.0.min(self.bans.mode_of(&jail.name));
+                self.gate(mode, refusal(full, jail, culprit.client.addr()), admitted)?;
+            }
         }
         Ok(())
     }
@@ -146,6 +160,11 @@ impl Admission {
         }
         Ok(())
     }
+}
+
+/// What pages of other sites have browsers send says nothing of their networks.
+fn counts_for_network(attempt: &Attempt) -> bool {
+    attempt.kind.is_guess() && attempt.initiator == Initiator::Own
 }
 
 /// Webhooks come in bursts, and nobody guesses their secrets; what an identity provider sends holds none.

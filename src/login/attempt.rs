@@ -53,6 +53,13 @@ impl Kind {
         Self::Application,
     ];
 
+    /// Whether it is a guess at a password or a factor, sent on purpose: credentials that ride on every request, a page's
+    /// 401, webhooks and mails are none.
+    #[must_use]
+    pub const fn is_guess(self) -> bool {
+        !matches!(self, Self::Basic | Self::Unauthorized | Self::PasswordReset | Self::Reaction)
+    }
+
     /// The label.
     #[must_use]
     pub const fn name(self) -> &'static str {

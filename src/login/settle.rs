@@ -10,6 +10,7 @@ use super::fields::SEVERAL;
 use super::policy::UserNames;
 use super::verdict::{Outcome, Verdict};
 use crate::bans::{Action, Ban, Culprit, Jail, Ledger, SessionId, UnderWay, UserId};
+use crate::client::key::Key;
 use crate::clock::Millis;
 use crate::observe::Record;
 
@@ -22,6 +23,8 @@ pub struct Settlement {
     pub jail: Jail,
     /// Who tried; the user is filled in here.
     pub who: Culprit,
+    /// The IPv6 network that failures count for, too, and its jail.
+    pub network: Option<(Jail, Key)>,
     /// The address that the audit names.
     pub client: IpAddr,
     /// The site that it names.
@@ -96,10 +99,15 @@ impl Settlement {
     /// The ban that follows, if one does; the ledger tells the audit of it.
     fn remember(&self, (kind, initiator): (Kind, Initiator), verdict: Verdict, now: Millis) -> Option<Ban> {
         let jail = jail(&self.jail, kind, initiator);
+        let counts = kind.is_guess() && initiator == Initiator::Own;
+        let network = self.network.as_ref().filter(|_| counts);
+        let network = network.map(|(jail, network)| (jail, Culprit { client: *network, ..self.who }));
         if verdict.counts() {
             // A ban that spares whoever is at work must be able to keep the next one from the origin.
             let jail = if self.foreseen { jail } else { unforeseen(jail) };
-            return self.ledger.strike(&jail, &self.who, now);
+            let made = self.ledger.strike(&jail, &self.who, now);
+            let network = network.and_then(|(jail, who)| self.ledger.strike(jail, &who, now));
+            return made.or(network);
         }
         if verdict != Verdict::Success {
             return None;
@@ -107,6 +115,9 @@ impl Settlement {
         // Who names several users could name his own and guess at another.
         if forgives(kind) && self.who.user != Some(user_id(SEVERAL)) {
             self.ledger.forgive(&jail, &self.who, now);
+            if let Some((jail, who)) = &network {
+                self.ledger.forgive(jail, who, now);
+            }
             if !self.foreseen {
                 self.ledger.forgive(&unforeseen(jail), &self.who, now);
             }
@@ -156,7 +167,7 @@ fn forgives(kind: Kind) -> bool {
 mod tests {
     use super::*;
     use crate::bans::SiteId;
-    use crate::client::key::{Key, Prefix};
+    use crate::client::key::Prefix;
 
     #[test]
     fn a_name_is_one_however_it_is_typed() {
@@ -195,6 +206,7 @@ mod tests {
                 site: "a.test".into(),
                 id: "id".into(),
                 user_names: UserNames::Off,
+                network: None,
                 foreseen: true,
                 session: Some(SessionId(1)),
                 under_way: Vec::new(),

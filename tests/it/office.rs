@@ -378,3 +378,33 @@ fn who_logs_in_at_one_replica_and_works_at_another_is_known_to_both() {
     assert!(within(Duration::from_secs(10), || known(&one)).is_some());
     assert!(!first.text().contains("GET /typo3/main"), "the first has not seen it itself");
 }
+
+#[test]
+fn who_has_sixty_five_thousand_networks_gets_forty_guesses() {
+    let (site, origin) = house("");
+    let mut wire = site.wire();
+    log_in(&mut wire, "2001:db8:1:ffff::1", "editor", "right").status(303);
+    origin.forget();
+    let (mut passed, mut told) = (0, 0);
+    for network in 0..60 {
+        let from = format!("2001:db8:1:{network:x}::1");
+        let reply = log_in(&mut wire, &from, &format!("user{network}"), "Summer2026");
+        if reply.status == 200 {
+            passed += 1;
+        } else {
+            assert!(reply.status(429).header("retry-after").is_some(), "{reply}");
+            let line = site.logged_as(&reply.reference());
+            assert!(line["detail"].as_str().unwrap().contains("jail `login-network`"), "{line}");
+            told += 1;
+            wire = site.wire();
+        }
+    }
+    assert_eq!((passed, told), (40, 20));
+    assert_eq!(origin.text().matches("POST /typo3/login").count(), 40);
+    // No page is refused, nobody outside is, and nobody who is at work.
+    poll(&mut wire, "2001:db8:1::1").status(200);
+    work(&mut wire, "2001:db8:1:ffff::1", "eyJ0");
+    log_in(&mut site.wire(), "2001:db8:1:ffff::1", "editor", "right").status(429);
+    log_in(&mut wire, "2001:db8:2::1", "editor", "right").status(303);
+    assert!((site.counted(&["ravelin_bans_made_total", "jail=\"login-network\""]) - 1.0).abs() < 0.1);
+}
