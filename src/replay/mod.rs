@@ -1,4 +1,8 @@
 //! Yesterday's requests, judged by today's rules: what would have been blocked, before anybody is.
+//!
+//! A log tells neither of `Connection` nor of `Upgrade`, nor of framing, TLS and the fields that nobody logs: what is
+//! refused because of those (`bad-header`, `upgrade-not-allowed`, `misdirected` and the grades of HTTP/1) is seen by the
+//! mode `report` only. Apache's log tells of no request's body, so that `body-too-large` needs a log of ours.
 
 pub mod line;
 pub mod tally;

@@ -175,3 +175,28 @@ fn every_rule_that_a_log_can_show_is_told_before_it_refuses_anybody() {
         assert!(told.contains(place), "{reason} does not say {place}:\n{told}");
     }
 }
+
+/// What Apache's log does not tell, ours does: the host, and how much the client sent.
+#[test]
+fn hosts_and_bodies_are_judged_where_the_log_tells_of_them() {
+    let dir = tempfile::tempdir().unwrap();
+    rules(dir.path(), "body_size = \"1 MiB\"\n[site.rules]\nsize = \"report\"\n");
+    let line = |host: &str, received: u64| {
+        let asked = format!("\"method\":\"POST\",\"host\":\"{host}\",\"target\":\"/form\"");
+        format!(
+            "{{\"time\":\"2026-11-21T07:00:00Z\",\"client\":\"203.0.113.9\",{asked},\"status\":200,\"received\":{received}}}\n"
+        )
+    };
+    let vhost = format!("old.example.org:443 {}", COMBINED.lines().next().unwrap());
+    let text = line(HOST, 1 << 20) + &line(HOST, (1 << 20) + 1) + &line("gone.example.org", 1) + &vhost;
+    std::fs::write(dir.path().join("access.log"), text).unwrap();
+    let told = replay(dir.path(), &["access.log"]).all();
+    let row = |reason: &str| {
+        let row = told.lines().find(|line| line.split_whitespace().next() == Some(reason));
+        row.unwrap_or_else(|| panic!("{reason} is missing:\n{told}")).to_owned()
+    };
+    let (size, host) = (row("body-too-large"), row("unknown-host"));
+    assert_eq!(size.split_whitespace().nth(1), Some("1"), "one byte too many:\n{told}");
+    assert!(size.ends_with("(only reported)"), "{told}");
+    assert_eq!(host.split_whitespace().nth(1), Some("2"), "{told}");
+}

@@ -160,10 +160,19 @@ fn tries_are_limited_on_whatever_page_they_are_made_and_other_forms_are_not() {
         "HTTP/1.1 200 OK\nContent-Length: 0\nSet-Cookie: fe_typo_user=new\nSet-Cookie: be_typo_user=new\n\n";
     for (path, login) in [("/members", "logintype=login&user=a&pass=b"), ("/typo3/module/web/layout", FORM)] {
         let (site, _origin) = stage("", answer);
-        let forms =
-            (0..40).map(|_| post(&site, path, "message=x", &[]).status).filter(|status| *status != 200);
+        let mut wire = site.wire();
+        let mut posts = |body: &str| -> u16 {
+            let head = format!("POST {path} HTTP/1.1\nHost: {HOST}\nContent-Length: {}\n", body.len());
+            let form = "Content-Type: application/x-www-form-urlencoded\n\n";
+            let reply = wire.say(&format!("{head}{form}{body}")).reply();
+            if reply.status != 200 {
+                wire = site.wire();
+            }
+            reply.status
+        };
+        let forms = (0..40).map(|_| posts("message=x")).filter(|status| *status != 200);
         assert_eq!(forms.count(), 0, "{path}: other forms");
-        let tries: Vec<u16> = (0..40).map(|_| post(&site, path, login, &[]).status).collect();
+        let tries: Vec<u16> = (0..40).map(|_| posts(login)).collect();
         assert_eq!(tries.get(..30), Some(&[200; 30][..]), "{path}: {tries:?}");
         assert!(tries.contains(&429), "{path}: {tries:?}");
     }
