@@ -543,6 +543,11 @@ impl Errand<'_, '_> {
         for session in login::work::sessions(policy, head, (&self.path, self.target.query), answer) {
             worker.ledger().at_work(client, site, session, clock::millis());
         }
+        if let Some(entry) =
+            login::moved::entry_point(policy, &self.path, reply.status.as_u16(), &reply.fields)
+        {
+            worker.moved(self.site, entry);
+        }
         let unauthorized = reply.status == StatusCode::UNAUTHORIZED;
         if tap.is_none() && signal.is_none() && !unauthorized {
             return;

@@ -10,6 +10,7 @@ pub mod basic;
 pub mod conclude;
 pub mod fields;
 pub mod form;
+pub mod moved;
 pub mod multipart;
 pub mod policy;
 pub mod settle;

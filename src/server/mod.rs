@@ -100,7 +100,7 @@ pub struct House {
     terms: Vec<Arc<ArcSwap<Terms>>>,
     /// When it may next be said that a balancer is not trusted.
     balancer: balancer::Seldom,
-    /// Singleton conflicts that were warned about: once for each site and header.
+    /// What was warned about, once for each site and header: singleton conflicts, and by `Set-Cookie` a backend that moved.
     warned: Mutex<HashSet<(usize, HeaderName)>>,
 }
 

@@ -120,6 +120,19 @@ impl Worker {
         Refusal::new(Reason::Internal, "a panic while answering; standard error says where")
     }
 
+    /// The backend of a site is elsewhere than its configuration says: said once for each site, with what to write.
+    pub fn moved(&self, site: &Site, entry: &str) {
+        let key = (site.index, http::header::SET_COOKIE);
+        if self.house.warned.lock().unwrap_or_else(PoisonError::into_inner).insert(key) {
+            tracing::warn!(
+                site = &*site.name,
+                "the backend answers at {entry:?}, where no failed login is seen and no rule for it holds: write \
+                 `login = {{ entry_point = {entry:?} }}` in its [[site]] and a [[site.path]] with `path = {entry:?}` and \
+                 `area = \"backend\"` (docs/logins.md)"
+            );
+        }
+    }
+
     /// Singleton headers on which origin and configuration disagree: said once for each site and header.
     pub fn conflicts(&self, site: Option<&Site>, applied: &Applied) {
         for conflict in &applied.conflicts {

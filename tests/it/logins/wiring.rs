@@ -2,6 +2,7 @@
 //! bodies without a length, and answers whose body tells.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -10,7 +11,7 @@ use crate::harness::log::text;
 use crate::harness::names::REQUEST_ID;
 use crate::harness::reply::Reply;
 use crate::harness::scripted::Scripted;
-use crate::harness::{HOST, Ravelin, apache, proxy};
+use crate::harness::{HOST, Ravelin, apache, proxy, within};
 
 const FORM: &str = "login_status=login&username=editor&userident=wrong&__RequestToken=t";
 
@@ -249,4 +250,29 @@ fn a_password_alone_makes_nobody_known_where_a_second_factor_follows() {
         step(&site, &origin, (ME, "GET /typo3/main?token=1"), ok).status(200);
         assert_eq!(tool(ME), 200);
     }
+}
+
+#[test]
+fn a_backend_that_moved_is_told_once_with_the_lines_that_find_it() {
+    let answer = "HTTP/1.1 200 OK\nContent-Length: 0\nSet-Cookie: be_typo_user=deleted; Max-Age=0\n\n";
+    let told = |site: &Ravelin| site.stderr().matches("the backend answers at").count();
+    let (site, origin) = stage("", answer);
+    site.ask_over(Over::Plain, "/typo3/login").send().status(200);
+    assert_eq!(told(&site), 0, "it is where it is looked for");
+    for _ in 0..3 {
+        site.ask_over(Over::Plain, "/admin/login").send().status(200);
+        site.ask_over(Over::Plain, "/admin/ajax/login/preflight").send().status(200);
+    }
+    let line =
+        within(Duration::from_secs(5), || (told(&site) > 0).then(|| site.stderr())).expect("it is told");
+    assert_eq!(told(&site), 1, "{line}");
+    for part in ["login = { entry_point = \"/admin\" }", "path = \"/admin\"", "area = \"backend\"", HOST] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    assert_eq!(said(&site, &post(&site, "/admin/login", FORM, &[])).1, "", "that is why");
+    // Who writes what it says is heard.
+    let keys = "login = { entry_point = \"/admin\" }\n[[site.path]]\npath = \"/admin\"\narea = \"backend\"";
+    let site = proxy().site(HOST, origin.url().as_str()).with(keys).plain_serves().start();
+    assert_eq!(said(&site, &post(&site, "/admin/login", FORM, &[])).1, "failure");
+    assert_eq!(told(&site), 0, "{}", site.stderr());
 }
