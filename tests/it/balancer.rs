@@ -141,3 +141,23 @@ fn check_says_when_the_balancer_outlasts_our_connections() {
     assert!(longer.contains("keep_alive = \"315 s\""), "{longer}");
     assert!(said(&format!("{trusting}forwarded_for = \"preserve\""), "").contains("strangers"));
 }
+
+#[test]
+fn a_list_of_ranges_that_aws_publishes_takes_the_place_of_the_shipped_one() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("ip-ranges.json");
+    let range =
+        "{\"ip_prefix\":\"198.51.100.0/24\",\"region\":\"GLOBAL\",\"service\":\"CLOUDFRONT_ORIGIN_FACING\"}";
+    let text = format!(
+        "{{\"syncToken\":\"1\",\"createDate\":\"2026-11-21-00-00-00\",\"prefixes\":[{range}],\"ipv6_prefixes\":[]}}"
+    );
+    std::fs::write(&file, text).expect("a list");
+    for (named, client) in
+        [(format!("file:{}", file.display()), "203.0.113.9"), ("cloudfront".to_owned(), "198.51.100.7")]
+    {
+        let trusted = format!("[client]\ntrusted_proxies = [\"127.0.0.1\", \"{named}\"]");
+        let site = proxy().site(HOST, apache()).table(&trusted).start();
+        let reply = ask(&site, &[("X-Forwarded-For", "203.0.113.9, 198.51.100.7")]);
+        assert_eq!(seen(&reply)["x-forwarded-for"].as_str(), Some(client), "{named}");
+    }
+}
