@@ -232,7 +232,9 @@ mod tests {
                 site: "a.test".into(),
                 id: "id".into(),
                 user_names: UserNames::Off,
-                half: false,
+                network: None,
+                foreseen: true,
+                session: None,
                 under_way: Vec::new(),
             };
             let say = |verdict| settlement.remember((Kind::Backend, Initiator::Own), verdict, now);
