@@ -1,6 +1,6 @@
 //! One order with one CA, from the account to the certificate.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use instant_acme::{
@@ -32,10 +32,14 @@ pub(super) struct Refused {
     pub(super) rate_limited: bool,
 }
 
+/// Records that stand in a zone for a proof, and their values.
+pub(super) type Shown = Mutex<Vec<(String, String)>>;
+
 /// What is to be ordered, and how.
 pub(super) struct Order<'a> {
     pub(super) policy: &'a Policy,
     pub(super) book: &'a Book,
+    pub(super) shown: &'a Shown,
     pub(super) issuer: &'a Issuer,
     /// The directory: that of the issuer, or its staging one.
     pub(super) directory: &'a str,
@@ -77,13 +81,12 @@ impl Order<'_> {
             return Err(format!("it has no profile `{profile}`; it has: {}", known.join(", ")).into());
         }
         let mut order = self.order(&account, &identifiers).await?;
-        let mut shown = Vec::new();
-        let proven = self.prove(&mut order, wildcard, &mut shown).await;
+        let proven = self.prove(&mut order, wildcard).await;
         let proven = match proven {
             Ok(()) => order.poll_ready(&WAITING).await.map_err(Refused::from),
             Err(refused) => Err(refused),
         };
-        self.take_back(&shown).await;
+        take_back(self.policy, self.book, self.shown).await;
         match proven? {
             OrderStatus::Ready | OrderStatus::Valid => {}
             _ => return Err(reason(&mut order).await.into()),
@@ -115,12 +118,7 @@ impl Order<'_> {
         Ok(account.new_order(&wish()).await?)
     }
 
-    async fn prove(
-        &self,
-        order: &mut instant_acme::Order,
-        wildcard: bool,
-        shown: &mut Vec<(String, String)>,
-    ) -> Result<(), Refused> {
+    async fn prove(&self, order: &mut instant_acme::Order, wildcard: bool) -> Result<(), Refused> {
         let mut authorizations = order.authorizations();
         while let Some(authorization) = authorizations.next().await {
             let mut authorization = authorization?;
@@ -141,7 +139,7 @@ impl Order<'_> {
                     let hook =
                         self.policy.hook.as_ref().ok_or_else(|| "there is no `dns_hook`".to_owned())?;
                     let value = proof.dns_value();
-                    shown.push((record.clone(), value.clone()));
+                    lock(self.shown).push((record.clone(), value.clone()));
                     hook.run("add", &record, &value).await?;
                 }
                 Challenge::TlsAlpn01 | Challenge::Http01 => {
@@ -164,20 +162,6 @@ impl Order<'_> {
         Ok(())
     }
 
-    /// Nothing of a proof stays.
-    async fn take_back(&self, shown: &[(String, String)]) {
-        self.book.close();
-        if let Err(why) = self.policy.storage.remove(CHALLENGE).await {
-            tracing::debug!(why, "the closed challenge ends by itself");
-        }
-        for (record, value) in shown {
-            let Some(hook) = &self.policy.hook else { continue };
-            if let Err(why) = hook.run("remove", record, value).await {
-                tracing::warn!(why, record, "the record stays in the zone");
-            }
-        }
-    }
-
     /// The first that may be used and is offered; after a failure, another one first.
     fn choose(&self, offered: &[ChallengeType], wildcard: bool) -> Option<Challenge> {
         let usable = |challenge: &&Challenge| {
@@ -187,6 +171,29 @@ impl Order<'_> {
         let turn = usize::try_from(self.failures).unwrap_or_default().checked_rem(usable.len())?;
         usable.get(turn).copied()
     }
+}
+
+/// Nothing of a proof stays.
+pub(super) async fn take_back(policy: &Policy, book: &Book, shown: &Shown) {
+    book.close();
+    if let Err(why) = policy.storage.remove(CHALLENGE).await {
+        tracing::debug!(why, "the closed challenge ends by itself");
+    }
+    // Whoever is cut off in here is asked again: each record is forgotten once it is gone.
+    loop {
+        let last = lock(shown).last().cloned();
+        let Some((record, value)) = last else { break };
+        if let Some(hook) = &policy.hook
+            && let Err(why) = hook.run("remove", &record, &value).await
+        {
+            tracing::warn!(why, record, "the record stays in the zone");
+        }
+        lock(shown).pop();
+    }
+}
+
+fn lock(shown: &Shown) -> std::sync::MutexGuard<'_, Vec<(String, String)>> {
+    shown.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn wire(challenge: Challenge) -> ChallengeType {

@@ -14,9 +14,10 @@ use tokio::time::{sleep, timeout};
 
 use super::book::{Book, Challenge as Open};
 use super::due;
-use super::order::{self, CHALLENGE, LOOK, Order, Refused};
+use super::order::{self, CHALLENGE, LOOK, Order, Refused, Shown};
 use super::settings::{Issuer, Policy};
 use crate::clock;
+use crate::drain::{DrainWatch, Phase};
 use crate::tls::{Certificate, CertificateFacts};
 
 /// How long the first request may be kept waiting for certificates that are kept already.
@@ -27,6 +28,8 @@ const AN_ORDER: Duration = Duration::from_mins(14);
 const HELD: Duration = Duration::from_mins(15);
 /// How long to wait when another replica orders, or the storage cannot be asked.
 const BUSY: Duration = Duration::from_secs(2);
+/// How long the proof of an order may take to be taken back when the process begins to end.
+const LEAVING: Duration = Duration::from_secs(3);
 /// A CA may be asked for its suggestion this often, whatever it says.
 const ASKED: (Duration, Duration) = (Duration::from_hours(1), Duration::from_hours(24));
 /// A certificate that is due on arrival is a clock that is wrong: no other one is ordered for this long.
@@ -44,6 +47,8 @@ pub struct Steward {
     /// What the storage said last time.
     changed: Option<Vec<u8>>,
     complained: bool,
+    /// Records in a zone that are to be taken out again.
+    shown: Shown,
 }
 
 /// What is known about one name.
@@ -62,7 +67,14 @@ impl Steward {
     /// One that has not begun.
     #[must_use]
     pub fn new(book: Arc<Book>) -> Self {
-        Self { book, policy: None, names: HashMap::new(), changed: None, complained: false }
+        Self {
+            book,
+            policy: None,
+            names: HashMap::new(),
+            changed: None,
+            complained: false,
+            shown: Shown::default(),
+        }
     }
 
     /// Brings back what is kept, before the first handshake; gives up after a moment, and goes on trying.
@@ -74,37 +86,74 @@ impl Steward {
         }
     }
 
-    /// Works for ever. `policy` is what is in force; `landed` is told when a certificate has come.
-    pub async fn run(mut self, policy: impl Fn() -> Option<Arc<Policy>>, landed: impl Fn()) {
+    /// Works until the process ends. `policy` is what is in force; `landed` is told when a certificate has come. Once it
+    /// drains, nothing is ordered any more: a successor or another replica does. What they tell is followed to the end,
+    /// for as long as a CA or a client may come here.
+    pub async fn run(
+        mut self,
+        policy: impl Fn() -> Option<Arc<Policy>>,
+        landed: impl Fn(),
+        mut drain: DrainWatch,
+    ) {
         loop {
-            let now = policy();
-            let same = match (&now, &self.policy) {
-                (Some(now), Some(known)) => Arc::ptr_eq(now, known),
-                (None, None) => true,
-                _ => false,
+            let next = tokio::select! {
+                biased;
+                () = drain.reached(Phase::Draining) => break,
+                next = self.look(&policy, &landed) => next,
             };
-            if !same {
-                self.adopt(now).await;
+            let Some((policy, name)) = next else { continue };
+            if self.attempt(&policy, &name, &mut drain).await {
                 landed();
             }
-            let Some(policy) = self.policy.clone() else {
-                sleep(LOOK).await;
-                continue;
-            };
+            self.count(&policy);
+            let _ = timeout(LOOK, drain.reached(Phase::Draining)).await;
+        }
+        tokio::select! {
+            biased;
+            () = drain.reached(Phase::Killed) => {}
+            () = self.only_follow(&landed) => {}
+        }
+    }
+
+    async fn only_follow(&mut self, landed: impl Fn()) {
+        loop {
+            if let Some(policy) = self.policy.clone()
+                && self.follow(&policy).await
+            {
+                landed();
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    /// What is in force, what others did, what is to be ordered now; a moment later if there is nothing to order.
+    async fn look(
+        &mut self,
+        policy: impl Fn() -> Option<Arc<Policy>>,
+        landed: impl Fn(),
+    ) -> Option<(Arc<Policy>, Box<str>)> {
+        let now = policy();
+        let same = match (&now, &self.policy) {
+            (Some(now), Some(known)) => Arc::ptr_eq(now, known),
+            (None, None) => true,
+            _ => false,
+        };
+        if !same {
+            self.adopt(now).await;
+            landed();
+        }
+        if let Some(policy) = self.policy.clone() {
             if self.follow(&policy).await {
                 landed();
             }
-            match self.next_due(&policy) {
-                Some(name) => {
-                    if self.attempt(&policy, &name).await {
-                        landed();
-                    }
-                }
-                None => self.ask_for_suggestion(&policy).await,
+            if let Some(name) = self.next_due(&policy) {
+                return Some((policy, name));
             }
+            self.ask_for_suggestion(&policy).await;
             self.count(&policy);
-            sleep(LOOK).await;
         }
+        sleep(LOOK).await;
+        None
     }
 
     /// Another configuration is in force.
@@ -223,8 +272,8 @@ impl Steward {
         state.and_then(|state| state.suggested).unwrap_or_else(usual) <= now
     }
 
-    /// Orders a certificate for `name`, if no other replica does. Whether one came.
-    async fn attempt(&mut self, policy: &Policy, name: &str) -> bool {
+    /// Orders a certificate for `name`, if no other replica does, and unless this process begins to end. Whether one came.
+    async fn attempt(&mut self, policy: &Policy, name: &str, drain: &mut DrainWatch) -> bool {
         let hold = match policy.storage.hold(HELD).await {
             Ok(Some(hold)) => hold,
             Ok(None) => {
@@ -237,12 +286,26 @@ impl Steward {
                 return false;
             }
         };
-        let in_time = timeout(AN_ORDER, self.with_the_right_to(policy, name)).await;
-        let came = in_time.unwrap_or_else(|_| {
-            self.book.close();
-            self.failed(name, false, "the CAs took too long");
-            false
-        });
+        let in_time = tokio::select! {
+            biased;
+            () = drain.reached(Phase::Draining) => None,
+            in_time = timeout(AN_ORDER, self.with_the_right_to(policy, name)) => Some(in_time),
+        };
+        let came = match in_time {
+            Some(Ok(came)) => came,
+            Some(Err(_)) => {
+                order::take_back(policy, &self.book, &self.shown).await;
+                self.failed(name, false, "the CAs took too long");
+                false
+            }
+            None => {
+                tracing::info!(name, "this process ends: its order is left to whoever comes after it");
+                if timeout(LEAVING, order::take_back(policy, &self.book, &self.shown)).await.is_err() {
+                    tracing::warn!("`dns_hook` takes too long; its record may stay in the zone");
+                }
+                false
+            }
+        };
         policy.storage.release(hold).await;
         came
     }
@@ -290,8 +353,9 @@ impl Steward {
         let own = self.book.exactly(name);
         let same = state.and_then(|state| state.directory.as_deref()) == Some(issuer.directory.as_str());
         let replaces = own.as_ref().filter(|_| same).and_then(|own| own.key.cert.first());
+        let (book, shown) = (&*self.book, &self.shown);
         let order =
-            |directory| Order { policy, book: &self.book, issuer, directory, name, failures, replaces: None };
+            |directory| Order { policy, book, shown, issuer, directory, name, failures, replaces: None };
         if let Some(staging) = issuer.staging.as_deref().filter(|_| failures > 0) {
             tracing::info!(name, issuer = %issuer.name, "tried in the staging directory first");
             order(staging).place().await.map_err(|refused| Refused {

@@ -216,7 +216,8 @@ pub fn run(
         let watching = tokio::spawn(watching);
         let telling = tokio::spawn(telling);
         let (asked, told) = (Arc::clone(&house), Arc::clone(&house));
-        let caring = steward.run(move || asked.live.load().acme.clone(), move || told.show_certificates());
+        let policy = move || asked.live.load().acme.clone();
+        let caring = steward.run(policy, move || told.show_certificates(), house.drain.watch());
         let caring = tokio::spawn(caring);
         let rotating = tokio::spawn(rotate(rotation, house.drain.watch()));
         let mut watch = house.drain.watch();
@@ -224,8 +225,8 @@ pub fn run(
         serving.await;
         watching.abort();
         telling.abort();
-        caring.abort();
         rotating.abort();
+        let _ = caring.await;
         let _ = keeping.await;
     });
     control.end();

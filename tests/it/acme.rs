@@ -13,6 +13,7 @@ use crate::harness::proxy::Builder;
 use crate::harness::recorder::OK;
 use crate::harness::valkey::Valkey;
 use crate::harness::{HOST, Ravelin, Recorder, proxy, ravelin, run, within};
+use crate::upgrade::Kin;
 
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -284,6 +285,57 @@ fn two_processes_with_one_folder_order_once() {
         serves(replica, HOST, &root);
     }
     assert_eq!(pebble.issued(), 1, "{}\n{}", first.stderr(), second.stderr());
+}
+
+#[test]
+fn an_upgrade_orders_nothing_anew_and_both_serve() {
+    let (origin, folder) = (Recorder::answering(OK), tempfile::tempdir().unwrap());
+    let (https, http) = (Port::reserve(), Port::reserve());
+    let pebble = Pebble::at(&https, &http).start("", 0);
+    let keys = format!("{}\n{}", issuers(&pebble), storage(folder.path()));
+    let mut proxied = site(&origin, (https, http), &keys).start();
+    let root = pebble.root();
+    serves(&proxied, HOST, &root);
+    let mut old = proxied.wire();
+    let mut kin = Kin::default();
+    kin.upgrade(&proxied);
+    assert_eq!(trusted(&proxied, HOST, &root), Some(200), "the new one:\n{}", proxied.stderr());
+    assert!(proxied.lives(), "the old one");
+    old.say(&format!("GET / HTTP/1.1\nHost: {HOST}\n\n")).reply().status(301);
+    assert_eq!(pebble.issued(), 1, "{}", proxied.stderr());
+}
+
+#[test]
+fn who_is_upgraded_while_it_orders_leaves_the_order_to_the_next() {
+    let store = Valkey::start();
+    let (origin, folder) = (Recorder::answering(OK), tempfile::tempdir().unwrap());
+    let (https, http) = (Port::reserve(), Port::reserve());
+    let pebble = Pebble::at(&https, &http).start("", 0);
+    // The first call hangs; the ones after it do what they are asked for.
+    let (hangs, hook) = (folder.path().join("hangs"), folder.path().join("hook"));
+    let text = format!(
+        "#!/bin/sh\n[ -e {h} ] || {{ touch {h}; exec sleep 60; }}\nexec {} \"$@\"\n",
+        pebble.hook().display(),
+        h = hangs.display()
+    );
+    std::fs::write(&hook, text).unwrap();
+    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let keys = format!(
+        "{}\nchallenges = [\"dns-01\"]\ndns_hook = [\"{}\"]\n[state]\nstore = \"{}\"",
+        issuers(&pebble),
+        hook.display(),
+        store.url("")
+    );
+    let proxied = site(&origin, (https, http), &keys).start();
+    assert!(within(PATIENCE, || hangs.exists().then_some(())).is_some(), "{}", proxied.stderr());
+    let mut kin = Kin::default();
+    kin.upgrade(&proxied);
+    serves(&proxied, HOST, &pebble.root());
+    says(&proxied, "its order is left to whoever comes after it");
+    let record = format!("_acme-challenge.{HOST}");
+    // What the first one may have written is taken out by it; then comes the other one's order.
+    assert_eq!(pebble.hook_log(), format!("remove {record}\nadd {record}\nremove {record}\n"));
+    assert_eq!(pebble.issued(), 1);
 }
 
 #[test]

@@ -19,7 +19,7 @@ const AT_ONCE: &str = "[shutdown]\ndrain_delay = \"0 s\"\ngrace = \"15 s\"";
 
 /// Processes that are no child of the test: ended with it.
 #[derive(Default)]
-struct Kin(Vec<String>);
+pub(crate) struct Kin(Vec<String>);
 
 impl Drop for Kin {
     fn drop(&mut self) {
@@ -37,7 +37,7 @@ impl Kin {
 
     /// Upgrades the newest process, and says which one serves now.
     #[track_caller]
-    fn upgrade(&mut self, site: &Ravelin) -> String {
+    pub(crate) fn upgrade(&mut self, site: &Ravelin) -> String {
         let known = self.0.len();
         send("USR2", &self.newest(site));
         let heir = within(PATIENCE, || heirs(&site.stderr()).get(known).cloned());
