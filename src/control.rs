@@ -16,9 +16,7 @@ use crate::drain::Phase;
 use crate::server::{House, Reload};
 use crate::service;
 use crate::tls::expiry::{self, Urgency};
-use crate::tls::load::Certificate;
 use crate::tls::watch::{Watch, snapshot};
-use crate::tls::x509::date;
 use crate::upgrade::{self, Estate, Heir, Launch};
 
 /// Certificates made on the spot live 24 hours; this long before they end they are made again, by a
@@ -128,7 +126,7 @@ pub async fn run(
             _ = minute.tick() => {
                 let now = clock::wall();
                 if is_due(house.live.load().made_until(), now) { reload_now(house, &reload) }
-                remind(&house.live.load().certificates(), looked, now);
+                remind(house, looked, now);
                 looked = now;
             }
             () = due(&mut watchdog) => say_alive(house),
@@ -270,29 +268,15 @@ async fn watch(house: Arc<House>) {
 }
 
 /// Says of every certificate that has come nearer to its end since the last look that it ends.
-fn remind(certificates: &[Arc<Certificate>], before: SystemTime, now: SystemTime) {
+fn remind(house: &House, before: SystemTime, now: SystemTime) {
+    let (loaded, came) = (house.live.load().certificates(), house.book.all());
+    let loaded = loaded.iter().map(|own| expiry::of_a_file(&own.origin, &own.facts, before, now));
+    let came = came.iter().map(|(name, own)| expiry::of_acme(name, &own.facts, before, now));
     // A clock that was set back has passed nothing.
-    for certificate in certificates.iter().filter(|_| before < now) {
-        let facts = &certificate.facts;
-        let (file, subject, until) = (certificate.origin.display(), &facts.subject, date(facts.not_after));
-        let left = expiry::left(facts.not_after, now);
-        match expiry::passed(facts, before, now) {
-            None => {}
-            Some(Urgency::Soon) => {
-                tracing::warn!(
-                    "the certificate in {file} for `{subject}` expires in {left}, on {until}: renew it"
-                );
-            }
-            Some(Urgency::Tomorrow) => {
-                tracing::error!(
-                    "the certificate in {file} for `{subject}` expires in {left}, on {until}: renew it now"
-                );
-            }
-            Some(Urgency::Over) => {
-                tracing::error!(
-                    "the certificate in {file} for `{subject}` expired on {until}: browsers refuse the site"
-                );
-            }
+    for (urgency, said) in loaded.chain(came).flatten().filter(|_| before < now) {
+        match urgency {
+            Urgency::Early | Urgency::Soon => tracing::warn!("{said}"),
+            Urgency::Tomorrow | Urgency::Over => tracing::error!("{said}"),
         }
     }
 }
