@@ -464,4 +464,79 @@ mod tests {
         let place = Place::File("/nowhere/ravelin.redb".into());
         assert!(Shelf::new(&place).get("a").await.unwrap_err().0.contains("/nowhere"));
     }
+
+    /// A real server of its own, as tests/run installs it.
+    struct Server {
+        child: std::process::Child,
+        shelf: Place,
+    }
+
+    impl Server {
+        async fn start() -> Self {
+            use std::process::{Command, Stdio};
+            let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+            let port = free.local_addr().unwrap().port();
+            drop(free);
+            let spawn = |program: &str| {
+                let mut command = Command::new(program);
+                command.args(["--bind", "127.0.0.1", "--save", "", "--port", &port.to_string()]);
+                command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+            };
+            let child = spawn("valkey-server").or_else(|_| spawn("redis-server")).unwrap();
+            let url = format!("valkey://127.0.0.1:{port}");
+            let shelf = super::super::settings::parse(&url, Path::new("/")).unwrap();
+            let server = Self { child, shelf };
+            for _ in 0..500 {
+                if server.shelf().get("up").await.is_ok() {
+                    return server;
+                }
+                sleep(Duration::from_millis(10)).await;
+            }
+            panic!("the server does not start");
+        }
+
+        fn shelf(&self) -> Shelf {
+            Shelf::new(&self.shelf)
+        }
+
+        fn signal(&self, name: &str) {
+            let pid = self.child.id().to_string();
+            assert!(std::process::Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+        }
+    }
+
+    impl Drop for Server {
+        fn drop(&mut self) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+
+    #[tokio::test]
+    async fn in_a_store_that_replicas_share() {
+        let mut server = Server::start().await;
+        let (one, other) = (server.shelf(), server.shelf());
+        keeps_its_word(&one, &other).await;
+        assert!(one.is_shared() && one.outlives_the_process());
+        let big: Vec<u8> = (0..LONGEST_VALUE).map(|at| u8::try_from(at % 251).unwrap()).collect();
+        one.put("big", &big, Some(LONG)).await.unwrap();
+        assert!(other.get("big").await.unwrap() == Some(big), "every byte");
+        let tries = (0..8).map(|_| {
+            let shelf = server.shelf();
+            async move { shelf.lock("once", LONG).await.unwrap().is_some() }
+        });
+        let held = futures_util::future::join_all(tries).await;
+        assert_eq!(held.iter().filter(|held| **held).count(), 1);
+        // One that hangs is an error, soon; and once it is back, all is well.
+        let lease = one.lock("order", LONG).await.unwrap().unwrap_or_else(|| panic!("somebody has it"));
+        one.unlock(lease).await.unwrap();
+        server.signal("STOP");
+        let asked = tokio::time::timeout(PATIENCE * 3, one.get("big")).await;
+        assert!(asked.expect("within the time-out").is_err());
+        server.signal("CONT");
+        assert!(one.get("big").await.unwrap().is_some());
+        server.child.kill().unwrap();
+        server.child.wait().unwrap();
+        assert!(one.put("a", b"x", None).await.is_err() && one.lock("a", LONG).await.is_err());
+    }
 }
