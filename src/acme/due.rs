@@ -1,7 +1,11 @@
 //! When a certificate is renewed, and when a failed order is tried again. Pure arithmetic.
 
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::{Duration, SystemTime};
+
+use super::client::LONGEST;
+use crate::clock::Millis;
 
 /// How long to wait after the first failure, and at most. Let's Encrypt allows five failed validations of a name in an
 /// hour.
@@ -48,6 +52,17 @@ pub fn rest(failures: u32, rate_limited: bool, draw: u32) -> Duration {
     if rate_limited { whole + whole / 5000 * draw } else { whole.saturating_sub(whole / 5000 * draw) }
 }
 
+/// Directories of CAs, and until when they want to be left alone, milliseconds since 1970.
+pub type Barred = HashMap<String, u64>;
+
+/// Those that are still to be left alone at `now`. A time further away than anybody may ask for was written by a clock that
+/// was wrong.
+#[must_use]
+pub fn still_barred(mut barred: Barred, now: Millis) -> Barred {
+    barred.retain(|_, until| now.0 < *until && *until <= now.plus(LONGEST).0);
+    barred
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -81,6 +96,26 @@ mod tests {
         assert_eq!(rest(99, false, 0), Duration::from_hours(12));
         assert_eq!(rest(1, true, 0), Duration::from_hours(1));
         assert!(rest(1, true, 999) > Duration::from_hours(1), "never before the CA wants it");
+    }
+
+    #[test]
+    fn who_wants_to_be_left_alone_is_until_then_and_no_wrong_clock_bars_for_ever() {
+        let now = Millis(1_000_000_000_000);
+        let barred = |until: Millis| still_barred(Barred::from([("ca".to_owned(), until.0)]), now).len();
+        assert_eq!(barred(now.plus(Duration::from_secs(1))), 1);
+        assert_eq!(barred(now), 0);
+        assert_eq!(barred(now.plus(LONGEST + Duration::from_secs(1))), 0);
+    }
+
+    #[test]
+    fn a_certificate_of_the_future_is_not_due_and_of_the_past_it_is() {
+        let now = SystemTime::UNIX_EPOCH + DAY * 20_000;
+        let at = |from: SystemTime| renewal(from, from + DAY * 90, 66, draw("www.example.org"));
+        assert!(at(now + Duration::from_mins(5)) > now, "the clock of the CA is ahead");
+        assert!(at(now + DAY * 365) > now, "or ours is a year behind");
+        assert!(at(now - DAY * 365) < now, "ours is a year ahead: due on arrival, which is said");
+        let window = (now - DAY * 365, now - DAY * 364);
+        assert!(suggested(window, (now, now + DAY * 90), 500) < now, "a window that has passed means now");
     }
 
     proptest! {

@@ -14,7 +14,7 @@ mod storage;
 
 pub use book::{Book, Prover, Resolver};
 pub use settings::Policy;
-pub use steward::Steward;
+pub use steward::{Kept, Steward, kept};
 
 use std::sync::Arc;
 

@@ -11,7 +11,7 @@ use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use rustls::pki_types::CertificateDer;
 
 use super::book::{Book, Challenge as Open};
-use super::client::Client;
+use super::client::{Client, TooOften};
 use super::settings::{Challenge, Issuer, Policy};
 
 /// How long the CA may take to look, and to sign.
@@ -28,8 +28,10 @@ pub(super) const CHALLENGE: &str = "challenge.json";
 pub(super) struct Refused {
     /// A sentence.
     pub(super) why: String,
-    /// Whether the CA says that it was asked too often.
+    /// Whether the CA says that it was asked too often, and not for how long it is to be left alone.
     pub(super) rate_limited: bool,
+    /// For how long it says that it is to be left alone.
+    pub(super) after: Option<Duration>,
 }
 
 /// Records that stand in a zone for a proof, and their values.
@@ -54,13 +56,16 @@ impl From<Error> for Refused {
     fn from(error: Error) -> Self {
         let rate_limited = matches!(&error, Error::Api(problem)
             if problem.r#type.as_deref().is_some_and(|kind| kind.ends_with(":rateLimited")));
-        Self { why: error.to_string(), rate_limited }
+        if let Some(too_often) = too_often(&error) {
+            return Self { why: error.to_string(), rate_limited: false, after: Some(too_often.after) };
+        }
+        Self { why: error.to_string(), rate_limited, after: None }
     }
 }
 
 impl From<String> for Refused {
     fn from(why: String) -> Self {
-        Self { why, rate_limited: false }
+        Self { why, rate_limited: false, after: None }
     }
 }
 
@@ -77,7 +82,8 @@ impl Order<'_> {
         if let Some(profile) = self.issuer.profile.as_deref()
             && !account.profiles().any(|known| known.name == profile)
         {
-            let known: Vec<&str> = account.profiles().map(|known| known.name).collect();
+            let mut known: Vec<&str> = account.profiles().map(|known| known.name).collect();
+            known.sort_unstable();
             return Err(format!("it has no profile `{profile}`; it has: {}", known.join(", ")).into());
         }
         let mut order = self.order(&account, &identifiers).await?;
@@ -152,9 +158,8 @@ impl Order<'_> {
                     self.book.open(&open)?;
                     let told = serde_json::to_vec(&open).map_err(|error| error.to_string())?;
                     self.policy.storage.put(CHALLENGE, &told, Some(OPEN)).await?;
-                    if self.policy.storage.is_shared() {
-                        tokio::time::sleep(LOOK * 2).await;
-                    }
+                    // The CA may come to another process that shares the storage, a folder too.
+                    tokio::time::sleep(LOOK * 2).await;
                 }
             }
             challenge.set_ready().await?;
@@ -204,8 +209,17 @@ fn wire(challenge: Challenge) -> ChallengeType {
     }
 }
 
+fn too_often(error: &Error) -> Option<&TooOften> {
+    match error {
+        Error::Other(error) => error.downcast_ref(),
+        _ => None,
+    }
+}
+
 fn is_about_replacing(error: &Error) -> bool {
     match error {
+        // Without its words it would be a second try.
+        Error::Other(_) if too_often(error).is_some() => false,
         Error::Unsupported(_) | Error::Other(_) => true,
         Error::Api(problem) => problem
             .r#type

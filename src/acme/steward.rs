@@ -13,10 +13,11 @@ use rustls::sign::CertifiedKey;
 use tokio::time::{sleep, timeout};
 
 use super::book::{Book, Challenge as Open};
-use super::due;
+use super::client::LONGEST;
+use super::due::{self, Barred};
 use super::order::{self, CHALLENGE, LOOK, Order, Refused, Shown};
 use super::settings::{Issuer, Policy};
-use crate::clock;
+use crate::clock::{self, Millis};
 use crate::drain::{DrainWatch, Phase};
 use crate::tls::{Certificate, CertificateFacts};
 
@@ -61,6 +62,8 @@ struct State {
     /// When its CA suggests to renew it, and when to ask again.
     suggested: Option<SystemTime>,
     ask_again: Option<Instant>,
+    /// Whether the certificate that is about to be taken over was ordered here.
+    came: bool,
 }
 
 impl Steward {
@@ -211,7 +214,10 @@ impl Steward {
                 let same = self.book.exactly(name).is_some_and(|own| own.key.cert == certificate.key.cert);
                 if !same {
                     state.suggested = None;
-                    state.ask_again = None;
+                    // A CA that suggests at once to renew what it has just issued is not taken at its word for a while.
+                    let fresh = self.book.exactly(name).is_some() || state.came;
+                    state.ask_again = clock::now().checked_add(ASKED.0).filter(|_| fresh);
+                    state.came = false;
                     self.book.enter(name, Arc::new(certificate));
                 }
             }
@@ -327,9 +333,15 @@ impl Steward {
                 return false;
             }
         }
+        let mut barred = self.barred(policy, name).await;
         let mut said = Vec::new();
         let mut rate_limited = false;
         for issuer in &policy.issuers {
+            if let Some(until) = barred.get(&issuer.directory) {
+                let until = crate::tls::x509::date(Millis(*until).into());
+                tracing::info!(name, issuer = %issuer.name, %until, "this CA wants to be left alone, and is");
+                continue;
+            }
             match self.ask(policy, issuer, name).await {
                 Ok(kept) => {
                     self.arrived(policy, name, &kept, issuer).await;
@@ -339,11 +351,44 @@ impl Steward {
                     tracing::warn!(name, issuer = %issuer.name, why = refused.why, "no certificate from this CA");
                     rate_limited |= refused.rate_limited;
                     said.push(issuer.name.clone());
+                    if let Some(after) = refused.after {
+                        barred.insert(issuer.directory.clone(), clock::millis().plus(after).0);
+                        self.bar(policy, name, &barred).await;
+                    }
                 }
             }
         }
+        if said.is_empty() {
+            // Until the first of them may be asked again.
+            let now = clock::millis();
+            let soonest = barred.values().map(|until| until.saturating_sub(now.0)).min();
+            self.rest(name, Duration::from_millis(soonest.unwrap_or_default()).max(BUSY));
+            return false;
+        }
         self.failed(name, rate_limited, &format!("refused by {}", said.join(", ")));
         false
+    }
+
+    /// The CAs that want to be left alone with this name, and until when. It is kept where the certificates are: neither a
+    /// restart nor another replica asks them meanwhile.
+    async fn barred(&mut self, policy: &Policy, name: &str) -> Barred {
+        match policy.storage.get(&barred_key(name)).await {
+            Ok(Some(kept)) => {
+                due::still_barred(serde_json::from_slice(&kept).unwrap_or_default(), clock::millis())
+            }
+            Ok(None) => Barred::default(),
+            Err(why) => {
+                self.complain(&why);
+                Barred::default()
+            }
+        }
+    }
+
+    async fn bar(&mut self, policy: &Policy, name: &str, barred: &Barred) {
+        let kept = serde_json::to_vec(barred).unwrap_or_default();
+        if let Err(why) = policy.storage.put(&barred_key(name), &kept, Some(LONGEST)).await {
+            self.complain(&why);
+        }
     }
 
     /// One CA. After a failure it is asked in its staging directory first, where failures count less.
@@ -360,7 +405,7 @@ impl Steward {
             tracing::info!(name, issuer = %issuer.name, "tried in the staging directory first");
             order(staging).place().await.map_err(|refused| Refused {
                 why: format!("its staging directory says: {}", refused.why),
-                rate_limited: refused.rate_limited,
+                ..refused
             })?;
         }
         let pem = Order { replaces, ..order(&issuer.directory) }.place().await?;
@@ -371,6 +416,7 @@ impl Steward {
     }
 
     async fn arrived(&mut self, policy: &Policy, name: &str, kept: &str, issuer: &Issuer) {
+        self.names.entry(name.into()).or_default().came = true;
         self.take_over(name, kept.as_bytes());
         self.book.issued.fetch_add(1, Relaxed);
         let mut told = policy.storage.put(&key_of(name), kept.as_bytes(), None).await;
@@ -456,9 +502,32 @@ impl Steward {
     }
 }
 
+/// Names that want a certificate by ACME, and what has come for them.
+pub type Kept = Vec<(Box<str>, Option<Certificate>)>;
+
+/// What is kept for each name of `policy`, for whoever only looks; none where nothing has come yet.
+///
+/// # Errors
+/// When the storage cannot be asked, or what is kept cannot be read.
+pub async fn kept(policy: &Policy) -> Result<Kept, String> {
+    let mut all = Vec::with_capacity(policy.names.len());
+    for name in &policy.names {
+        let kept = policy.storage.get(&key_of(name)).await?;
+        let origin = format!("{}/{}", policy.storage, key_of(name));
+        let certificate = kept.map(|kept| read(&kept, &origin)).transpose();
+        all.push((name.clone(), certificate.map_err(|why| format!("{origin}: {why}"))?));
+    }
+    Ok(all)
+}
+
 /// What the certificate of a name is kept as.
 fn key_of(name: &str) -> String {
     format!("certificate-{}.pem", name.replace('*', "_"))
+}
+
+/// What is kept of the CAs that want to be left alone with a name.
+fn barred_key(name: &str) -> String {
+    format!("barred-{}.json", name.replace('*', "_"))
 }
 
 fn directory(kept: &[u8]) -> Option<String> {

@@ -1,5 +1,6 @@
 //! Where accounts, keys and certificates of ACME are kept: a folder for its owner only, or the shelf of `[state]`.
 
+use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -27,12 +28,16 @@ pub(super) enum Hold {
     Lease(Lease),
 }
 
-impl Storage {
-    /// Whether other replicas see what is written.
-    pub(super) fn is_shared(&self) -> bool {
-        matches!(self, Self::Shelf(shelf) if shelf.is_shared())
+impl fmt::Display for Storage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(folder) => folder.display().fmt(f),
+            Self::Shelf(_) => f.write_str("the store of [state]"),
+        }
     }
+}
 
+impl Storage {
     /// What was kept as `key`.
     pub(super) async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, String> {
         match self {

@@ -194,6 +194,17 @@ fn a_proof_over_http_passes_host_lists_and_redirects() {
     assert!(line.is_some(), "the proof is in the log:\n{}", proxied.stdout());
     // A token that is not ours is the origin's business, like any other path.
     proxied.get_plain("/.well-known/acme-challenge/unknown").status(301);
+    // What another process of this storage has open is answered here, too: hardened, and to any name.
+    let told = r#"{"tls": false, "name": "www.example.org", "token": "told", "authorization": "told.thumb"}"#;
+    std::fs::write(folder.path().join("acme/challenge.json"), told).unwrap();
+    let answered = within(PATIENCE, || {
+        let reply = proxied.get_plain("/.well-known/acme-challenge/told");
+        (reply.status == 200).then_some(reply)
+    });
+    let reply = answered.expect("it is told within a second");
+    reply.hardened().header_once("content-type", "application/octet-stream").shows("told.thumb");
+    let stranger = proxied.ask_host(Over::H1, "stranger.example", "/.well-known/acme-challenge/told");
+    stranger.arg("--insecure").send().status(200).hardened();
 }
 
 #[test]
@@ -336,6 +347,106 @@ fn who_is_upgraded_while_it_orders_leaves_the_order_to_the_next() {
     // What the first one may have written is taken out by it; then comes the other one's order.
     assert_eq!(pebble.hook_log(), format!("remove {record}\nadd {record}\nremove {record}\n"));
     assert_eq!(pebble.issued(), 1);
+}
+
+#[test]
+fn a_certificate_of_a_profile_is_renewed_when_its_ca_suggests_it() {
+    let (origin, folder) = (Recorder::answering(OK), tempfile::tempdir().unwrap());
+    let (https, http) = (Port::reserve(), Port::reserve());
+    let pebble = Pebble::at(&https, &http).start("", 0);
+    let ca = pebble.with_renewal_info();
+    let keys = format!(
+        "issuers = [{{ {}, profile = \"shortlived\" }}]\n{}",
+        pebble.issuer_at(&ca),
+        storage(folder.path())
+    );
+    let proxied = site(&origin, (https, http), &keys).start();
+    let root = pebble.root();
+    serves(&proxied, HOST, &root);
+    // All that was issued is to be replaced, as after an incident; that the new one should be, too, is not believed at once.
+    ca.suggest("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z");
+    // Who comes later asks at once; the CA comes to the first.
+    let later = site(&origin, (Port::reserve(), Port::reserve()), &keys).start();
+    let renewed = within(PATIENCE, || (pebble.issued() >= 2).then_some(()));
+    assert!(renewed.is_some(), "{:?}\n{:?}\n{}", ca.asked(), ca.orders(), later.stderr());
+    says(&later, "a certificate came");
+    serves(&later, HOST, &root);
+    let third = within(Duration::from_secs(1), || (ca.orders().len() > 2).then_some(()));
+    assert!(third.is_none(), "{:?}\n{}\n{}", ca.orders(), proxied.stderr(), later.stderr());
+    let (orders, asked) = (ca.orders(), ca.asked());
+    assert_eq!(orders[0]["profile"], "shortlived");
+    assert!(orders[0].get("replaces").is_none(), "{orders:?}");
+    assert_eq!(orders[1]["profile"], "shortlived");
+    // The key identifier of its issuer, a point, its serial number (RFC 9773 section 4.1).
+    let (issuer, serial) = asked[0].split_once('.').expect("two parts");
+    assert!(!issuer.is_empty() && !serial.is_empty(), "{asked:?}");
+    assert_eq!(orders[1]["replaces"], asked[0].as_str());
+}
+
+#[test]
+fn a_profile_that_a_ca_does_not_have_is_said_with_those_that_it_has() {
+    let (origin, folder) = (Recorder::answering(OK), tempfile::tempdir().unwrap());
+    let (https, http) = (Port::reserve(), Port::reserve());
+    let pebble = Pebble::at(&https, &http).start("", 0);
+    let ca = pebble.with_renewal_info();
+    let keys = format!(
+        "issuers = [{{ {}, profile = \"shortlifed\" }}]\n{}",
+        pebble.issuer_at(&ca),
+        storage(folder.path())
+    );
+    let proxied = site(&origin, (https, http), &keys).start();
+    says(&proxied, "it has no profile `shortlifed`; it has: classic, shortlived");
+    assert_eq!(ca.orders(), Vec::<serde_json::Value>::new(), "nothing is ordered");
+}
+
+#[test]
+fn a_ca_that_wants_to_be_left_alone_is_also_after_a_restart() {
+    let (origin, folder) = (Recorder::answering(OK), tempfile::tempdir().unwrap());
+    let (https, http) = (Port::reserve(), Port::reserve());
+    let pebble = Pebble::at(&https, &http).start("", 0);
+    let ca = pebble.with_renewal_info();
+    ca.limit(Some("Retry-After: 7200"));
+    let issuer = pebble.issuer_at(&ca);
+    let keys = format!("issuers = [{{ {issuer} }}]\n{}", storage(folder.path()));
+    let proxied = site(&origin, (https, http), &keys).start();
+    says(&proxied, "too many certificates already issued");
+    says(&proxied, "no new certificate");
+    ca.limit(None);
+    // A reload tries again at once, but not where it is unwelcome; nor does another process.
+    proxied.signal("HUP");
+    says(&proxied, "this CA wants to be left alone, and is");
+    drop(proxied);
+    let ports = (Port::reserve(), Port::reserve());
+    let again = site(&origin, ports, &keys).start();
+    says(&again, "this CA wants to be left alone, and is");
+    assert_eq!((ca.orders().len(), pebble.issued()), (1, 0), "{}", again.stderr());
+}
+
+#[test]
+fn a_clock_that_is_wrong_orders_once_and_says_so() {
+    let (origin, folder) = (Recorder::answering(OK), tempfile::tempdir().unwrap());
+    let (https, http) = (Port::reserve(), Port::reserve());
+    let pebble = Pebble::at(&https, &http).start("\"certificateValidityPeriod\": 60,", 0);
+    let keys = format!("{}\n{}", issuers(&pebble), storage(folder.path()));
+    // Ours is an hour ahead: whatever comes has ended already.
+    let library = faketime_library();
+    let ahead = site(&origin, (https, http), &keys);
+    let ahead = ahead.variable("LD_PRELOAD", &library).variable("FAKETIME", "+3600").start();
+    says(&ahead, "the clock of this machine is wrong, or that of the CA");
+    // Four looks later nothing else was ordered.
+    let looks = || ahead.stderr().matches("a certificate came").count();
+    assert!(within(Duration::from_secs(1), || (looks() > 1).then_some(())).is_none(), "{}", ahead.stderr());
+    assert_eq!(pebble.issued(), 1, "{}", ahead.stderr());
+    let port = ahead.https_port();
+    let ask = Ask::url(&format!("https://{HOST}:{port}/"), Over::H1);
+    ask.arg("--resolve").arg(&format!("{HOST}:{port}:127.0.0.1")).arg("--insecure").send().status(200);
+}
+
+/// What makes a process believe another time.
+fn faketime_library() -> String {
+    let out = std::process::Command::new("faketime").args(["-f", "+0", "printenv", "LD_PRELOAD"]).output();
+    let out = out.expect("faketime is installed (tests/run does it)");
+    String::from_utf8(out.stdout).unwrap().trim().to_owned()
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 pub(crate) mod apache;
 pub(crate) mod browser;
+pub(crate) mod ca;
 pub(crate) mod certs;
 pub(crate) mod clients;
 pub(crate) mod curl;

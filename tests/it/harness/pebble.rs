@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use super::ca::Ca;
 use super::curl::{Ask, Over};
 use super::ports::Port;
 use super::{certs, within};
@@ -91,6 +92,17 @@ impl Pebble {
             self.listen.number(),
             roots.display()
         )
+    }
+
+    /// The same CA, with renewal information, profiles and limits.
+    pub(crate) fn with_renewal_info(&self) -> Ca {
+        Ca::before(self.listen.number(), self.dir.path())
+    }
+
+    /// How that is written as an issuer.
+    pub(crate) fn issuer_at(&self, ca: &Ca) -> String {
+        let roots = self.dir.path().join("authority.pem");
+        format!("directory = \"{}\", roots = \"{}\"", ca.directory(), roots.display())
     }
 
     /// A program that puts records into its zone, and takes them out again.
