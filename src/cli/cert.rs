@@ -7,6 +7,7 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand, ValueEnum as _};
@@ -14,13 +15,16 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
 use super::source::Source;
+use crate::acme;
 use crate::clock;
 use crate::config::complaint::Complaints;
 use crate::config::{development, file};
+use crate::generation::Generation;
+use crate::runtime::Control;
 use crate::tls::expiry;
 use crate::tls::load::{Files, load};
 use crate::tls::x509::{CertificateFacts, date};
-use crate::tls::{DevCa, vouched};
+use crate::tls::{Certificate, DevCa, vouched};
 use stores::{Outcome, Store, Stores};
 
 /// A chain, or a bundle of roots.
@@ -118,7 +122,14 @@ fn show(arguments: &Show) -> Result<ExitCode, String> {
             Ok(generation) => generation,
             Err(code) => return Ok(code),
         };
-        for certificate in generation.certificates() {
+        let mut all: Vec<Arc<Certificate>> = generation.certificates();
+        for (name, certificate) in by_acme(&generation)? {
+            match certificate {
+                Some(certificate) => all.push(Arc::new(certificate)),
+                None => eprintln!("ravelin: {}", missing(&name, &generation)),
+            }
+        }
+        for certificate in all {
             say_on!("{}", described(&certificate.origin, 1, &certificate.facts, now));
             for (number, der) in certificate.key.cert.iter().enumerate().skip(1) {
                 let facts = CertificateFacts::read(der)?;
@@ -133,6 +144,20 @@ fn show(arguments: &Show) -> Result<ExitCode, String> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a CA gave for each name that wants it: from the storage, without asking the process that serves.
+fn by_acme(generation: &Generation) -> Result<acme::Kept, String> {
+    let Some(policy) = &generation.acme else { return Ok(Vec::new()) };
+    let control = Control::new().map_err(|error| format!("cannot ask the storage of ACME: {error}"))?;
+    let kept = control.run(acme::kept(policy));
+    control.end();
+    kept.map_err(|why| format!("cannot read what is kept by ACME: {why}"))
+}
+
+fn missing(name: &str, generation: &Generation) -> String {
+    let place = generation.acme.as_ref().map(|policy| policy.storage.to_string()).unwrap_or_default();
+    format!("no certificate for `{name}` has come by ACME yet; it will be kept in {place}")
 }
 
 /// The certificates in a file; at least one.
@@ -177,22 +202,35 @@ fn described(path: &Path, number: usize, facts: &CertificateFacts, now: SystemTi
 
 fn check(arguments: &Check) -> Result<ExitCode, String> {
     let now = clock::wall();
-    let certificates = if let (Some(chain), Some(key)) = (&arguments.its_chain, &arguments.its_key) {
+    let patience = Duration::from_hours(24) * arguments.days;
+    let mut ends = false;
+    let mut certificates: Vec<(Arc<Certificate>, Duration)> = Vec::new();
+    if let (Some(chain), Some(key)) = (&arguments.its_chain, &arguments.its_key) {
         let mut complaints = Complaints::default();
         let certificate = load(Files { chain, key }, now, None, &mut complaints);
         say_on!("{complaints}");
-        certificate.into_iter().collect()
+        certificates.extend(certificate.map(|certificate| (certificate, patience)));
     } else {
         let loaded = arguments.source.load()?;
         say_on!("{}", loaded.complaints);
-        loaded.generation.map(|generation| generation.certificates()).unwrap_or_default()
-    };
-    if certificates.is_empty() {
+        if let Some(generation) = &loaded.generation {
+            certificates.extend(generation.certificates().into_iter().map(|own| (own, patience)));
+            for (name, certificate) in by_acme(generation)? {
+                let Some(certificate) = certificate else {
+                    say!("missing: {}", missing(&name, generation));
+                    ends = true;
+                    continue;
+                };
+                // What lives for days is renewed in its last third.
+                let patience = patience.min(expiry::notices(&certificate.facts)[0]);
+                certificates.push((Arc::new(certificate), patience));
+            }
+        }
+    }
+    if certificates.is_empty() && !ends {
         return Err("there is no certificate that can be served".to_owned());
     }
-    let patience = Duration::from_hours(24) * arguments.days;
-    let mut ends = false;
-    for certificate in certificates {
+    for (certificate, patience) in certificates {
         let facts = &certificate.facts;
         let left = facts.not_after.duration_since(now).unwrap_or_default();
         ends |= left < patience;

@@ -160,6 +160,9 @@ impl Raw {
         let state = self.state.compile(&mut reading.complaints);
         let wanted = acme_names(&listeners, &patterns, self.acme.is_written(), &mut reading.complaints);
         let acme = self.acme.compile(wanted, &state, &mut reading.complaints);
+        if let Some(acme) = &acme {
+            check_proofs(acme, &listeners, &mut reading.complaints);
+        }
         let ports: Vec<_> = listeners.iter().map(Listener::port).collect();
         let workers = worker_count(self.limits.workers);
         self.layer.check_paths(&mut reading.complaints);
@@ -393,6 +396,22 @@ fn acme_names(
         Some(names.clone().unwrap_or_else(|| hosts.to_vec()))
     };
     listeners.iter().map(wanted).collect()
+}
+
+/// A CA that is to come over plain HTTP needs somewhere to come to.
+fn check_proofs(acme: &acme::Policy, listeners: &[Listener], complaints: &mut Complaints) {
+    let plain = listeners.iter().any(|listener| !matches!(listener.settings.service, Service::Https(_)));
+    if plain || acme.challenges.first() != Some(&acme::settings::Challenge::Http01) {
+        return;
+    }
+    let by_acme = listeners.iter().find(|listener| listener.settings.is_by_acme());
+    let hint =
+        "add `[[listen]]` with `url = \"http://0.0.0.0:80\"`, or write `challenges = [\"tls-alpn-01\"]`";
+    complaints.warning(
+        by_acme.map(|listener| &listener.settings.place),
+        "`http-01` is asked for over plain HTTP on port 80, and no listener speaks it: no certificate would come",
+        Some(hint.to_owned()),
+    );
 }
 
 /// A listener that others than this machine reach without TLS stands behind something that ends it. Unless it is said

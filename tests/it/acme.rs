@@ -84,6 +84,17 @@ fn a_certificate_comes_by_a_handshake_is_kept_and_serves_after_a_restart() {
     let kept = acme.join(format!("certificate-{HOST}.pem"));
     assert_eq!(mode(&kept), 0o600);
     assert!(!acme.join("challenge.json").exists(), "nothing of the proof stays");
+    // Another process reads what is kept.
+    let cert = |verb: &str| run(ravelin().args(["cert", verb, "--config"]).arg(proxied.config()));
+    cert("show")
+        .exits(0)
+        .says(&format!("names        {HOST}"))
+        .says("Pebble Intermediate")
+        .says("acme/certificate-");
+    cert("check").exits(0).says(&format!("ok: {HOST}"));
+    std::fs::rename(&kept, acme.join("away")).unwrap();
+    cert("check").exits(1).says(&format!("missing: no certificate for `{HOST}` has come by ACME yet"));
+    std::fs::rename(acme.join("away"), &kept).unwrap();
     drop(proxied);
     pebble.stop();
     let again = site(&origin, (Port::reserve(), Port::reserve()), &keys).start();
@@ -508,6 +519,8 @@ fn what_cannot_work_is_said_with_its_line_and_the_fix() {
             said.says(part);
         }
     }
+    let said = check("", &with("challenges = [\"http-01\"]"));
+    said.exits(0).says("no listener speaks it").says("http://0.0.0.0:80");
     let said = check(
         "plain = \"serve\"\n[[listen]]\nurl = \"http://127.0.0.1:80\"\nacme_names = [\"a.test\"]",
         good,
