@@ -106,18 +106,38 @@ pub async fn run(
         service::ready(&house.live.load().id);
     }
     let mut watchdog = service::watched().map(interval);
+    let watching = tokio::spawn(watch(Arc::clone(house)));
+    let stop = serve(house, &mut signals, &reload, &succession, &mut watchdog).await;
+    watching.abort();
+    // Our sockets close with the accept loops.
+    drop(succession);
+    wind_down(house, &stop, signals, watchdog).await;
+}
+
+/// Does what it is told by signals and by the house itself, until it is told to stop.
+async fn serve(
+    house: &House,
+    signals: &mut Signals,
+    reload: &Reload,
+    succession: &Succession,
+    watchdog: &mut Option<Interval>,
+) -> Stop {
     let mut minute = interval(Duration::from_mins(1));
     let mut looked = clock::wall();
-    let watching = tokio::spawn(watch(Arc::clone(house)));
     let mut upgrade: Option<Upgrade<'_>> = None;
+    // Whether a reload was asked for while a successor was on its way, which may have read what was there before.
+    let mut missed = false;
     let stop = loop {
         tokio::select! {
-            _ = signals.user2.recv(), if upgrade.is_none() => upgrade = succeed(house, &succession),
+            _ = signals.user2.recv(), if upgrade.is_none() => {
+                missed = false;
+                upgrade = succeed(house, succession);
+            }
             outcome = outcome(&mut upgrade) => {
                 upgrade = None;
                 match outcome {
                     Ok(heir) => {
-                        took_over(house, &succession.estate, heir);
+                        took_over(house, &succession.estate, heir, missed);
                         break Stop::HandedOver;
                     }
                     Err(message) => stays(house, &message),
@@ -125,30 +145,35 @@ pub async fn run(
             }
             _ = minute.tick() => {
                 let now = clock::wall();
-                if is_due(house.live.load().made_until(), now) { reload_now(house, &reload) }
+                if is_due(house.live.load().made_until(), now) { reload_now(house, reload) }
                 remind(house, looked, now);
                 looked = now;
             }
-            () = due(&mut watchdog) => say_alive(house),
+            () = due(watchdog) => say_alive(house),
             _ = signals.hang_up.recv() => {
+                missed = true;
                 service::reloading();
-                reload_now(house, &reload);
+                reload_now(house, reload);
                 service::ready(&house.live.load().id);
             }
-            () = house.wanted.asked() => reload_now(house, &reload),
+            () = house.wanted.asked() => {
+                missed = true;
+                reload_now(house, reload);
+            }
             _ = signals.user1.recv() => reopen(house),
             _ = signals.terminate.recv() => break Stop::Gently,
             _ = signals.interrupt.recv() => break Stop::Soon,
         }
     };
-    watching.abort();
-    // A successor that is not in office yet is ended; and our sockets close with the accept loops.
-    let on_its_way = upgrade.is_some();
-    drop(upgrade);
-    if on_its_way {
+    // A successor that is not in office yet is ended.
+    if upgrade.take().is_some() {
         house.state.take_back();
     }
-    drop(succession);
+    stop
+}
+
+/// Tells clients to come back elsewhere, and lets what is under way finish.
+async fn wind_down(house: &House, stop: &Stop, mut signals: Signals, mut watchdog: Option<Interval>) {
     let shutdown = house.live.load().shutdown;
     let delay = match stop {
         Stop::Gently => shutdown.drain_delay,
@@ -166,7 +191,7 @@ pub async fn run(
     tokio::select! {
         () = end(house, delay, shutdown.grace) => {}
         () = keep_alive(house, &mut watchdog) => {}
-        () = signals.again(&stop) => tracing::warn!(connections = house.drain.live(), "stopping at once"),
+        () = signals.again(stop) => tracing::warn!(connections = house.drain.live(), "stopping at once"),
     }
     house.drain.advance(Phase::Killed);
 }
@@ -198,9 +223,12 @@ async fn outcome(upgrade: &mut Option<Upgrade<'_>>) -> Result<Heir, String> {
     }
 }
 
-/// The successor serves.
-fn took_over(house: &House, estate: &Estate, heir: Heir) {
+/// The successor serves. It reads its configuration again if somebody wanted that after it may have read it.
+fn took_over(house: &House, estate: &Estate, heir: Heir, missed: bool) {
     estate.is_handed_over();
+    if missed && let Err(error) = heir.hang_up() {
+        tracing::error!(%error, "the new process cannot be told to read its configuration again: send it SIGHUP");
+    }
     let process = heir.enthrone();
     service::handed_over(process);
     tracing::info!(process, connections = house.drain.live(), "upgraded: another process serves now");
@@ -254,7 +282,7 @@ async fn end(house: &House, delay: Duration, grace: Duration) {
 
 /// Asks for a reload whenever certificates on the disk have changed. A file system that hangs holds up nothing else.
 async fn watch(house: Arc<House>) {
-    let mut watch = Watch::default();
+    let mut watch = Watch::since(house.live.load().read_at);
     loop {
         let all = house.live.load().watched();
         // A snapshot that cannot be taken is one that has not been taken.

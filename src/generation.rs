@@ -31,6 +31,8 @@ use crate::tls::watch::Watched;
 pub struct Generation {
     /// The hash of everything it was built from, twelve hexadecimal digits.
     pub id: Box<str>,
+    /// When it was begun to read what it is made of. What changes on the disk later may not be in it.
+    pub read_at: SystemTime,
     /// Where clients connect, in the order of the file.
     pub listeners: Vec<Listener>,
     /// How many threads serve.

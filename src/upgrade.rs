@@ -22,6 +22,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use command_fds::{CommandFdExt as _, FdMapping};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::UnixDatagram;
 use tokio::time::{interval, timeout};
 
@@ -35,6 +36,8 @@ const TO_PREPARE: Duration = Duration::from_mins(1);
 const TO_SERVE: Duration = Duration::from_secs(30);
 /// How long our predecessor may take to close its state file; if it ends meanwhile, we serve all the same.
 const TO_LET_GO: Duration = Duration::from_secs(5);
+/// How long we may take for that: less than our successor waits.
+const TO_RELEASE: Duration = Duration::from_secs(4);
 /// How often it is looked whether the successor still lives.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -99,7 +102,8 @@ pub async fn hand_over(
     let line = ours.set_nonblocking(true).and_then(|()| UnixDatagram::from_std(ours));
     let line = line.map_err(|error| cannot_start(launch, &error))?;
     heir.says(&line, PREPARED, TO_PREPARE).await?;
-    release.await;
+    let released = timeout(TO_RELEASE, release).await;
+    released.map_err(|_| "what bans are kept in could not be closed in time: its disk hangs".to_owned())?;
     line.send(GO).await.map_err(|error| format!("the new process has gone: {error}"))?;
     heir.says(&line, SERVING, TO_SERVE).await?;
     Ok(heir)
@@ -130,6 +134,16 @@ impl Heir {
     #[must_use]
     pub fn id(&self) -> u32 {
         self.0.as_ref().map_or(0, Child::id)
+    }
+
+    /// Has it read its configuration again.
+    ///
+    /// # Errors
+    /// When it has ended, or is no longer ours to tell.
+    pub fn hang_up(&self) -> io::Result<()> {
+        let id = self.0.as_ref().and_then(|child| Pid::from_raw(i32::try_from(child.id()).ok()?));
+        let id = id.ok_or(io::ErrorKind::NotFound)?;
+        Ok(kill_process(id, Signal::HUP)?)
     }
 
     /// Lets it go its own way; its process id.

@@ -144,6 +144,7 @@ impl Raw {
     }
 
     fn compile(mut self, source: &Arc<Source>, reading: &mut Reading<'_>) -> Option<Generation> {
+        let read_at = clock::wall();
         let whole = Place { source: Arc::clone(source), span: 0..0 };
         if self.sites.is_empty() {
             let hint = "add `[[site]]` with `hosts` and `upstream`; `ravelin config default` shows one";
@@ -188,6 +189,7 @@ impl Raw {
         self.client.check_keep_alive(limits.keep_alive, &mut reading.complaints);
         Some(Generation {
             id: identity(source, &listeners),
+            read_at,
             listeners,
             workers,
             limits,

@@ -230,6 +230,29 @@ fn a_successor_that_fails_changes_nothing() {
     }
 }
 
+/// The successor has read what was there before, and takes its time: its store of bans does not answer.
+#[test]
+fn a_reload_while_a_successor_is_on_its_way_reaches_it() {
+    let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let store = format!("valkey://127.0.0.1:{}", silent.local_addr().unwrap().port());
+    let table = format!("[state]\nstore = \"{store}\"\n{AT_ONCE}\n[headers]\nX-Edition = \"first\"");
+    let mut site = proxy().site(HOST, &Recorder::answering(OK)).table(&table).start();
+    let in_force = |times| {
+        let said = || (site.stderr().matches("configuration in force").count() >= times).then_some(());
+        assert!(within(PATIENCE, said).is_some(), "{times} times:\n{}", site.stderr());
+    };
+    site.signal("USR2");
+    in_force(2);
+    assert_eq!(heirs(&site.stderr()).len(), 0, "it must not serve yet");
+    let text = std::fs::read_to_string(site.config()).unwrap();
+    std::fs::write(site.config(), text.replace("\"first\"", "\"second\"")).unwrap();
+    site.signal("HUP");
+    in_force(4);
+    let _kin = Kin(heirs(&site.stderr()));
+    assert_eq!(site.ends_within(PATIENCE).code(), Some(0), "{}", site.stderr());
+    assert_eq!(site.get("/").header("x-edition"), Some("second"), "{}", site.stderr());
+}
+
 #[test]
 fn bans_and_the_admin_socket_go_over() {
     let folder = tempfile::tempdir().unwrap();

@@ -167,7 +167,9 @@ async fn whoever_comes_when_the_origin_takes_no_more_gets_another_connection() {
         let slow = [first.next().await, first.next().await];
         let mut second = origin.accept_with(&two).await;
         second.next().await.ok();
-        slow.into_iter().for_each(|mut got| got.ok());
+        for mut got in slow {
+            got.ok();
+        }
         (first, second)
     };
     let ask = async {
