@@ -51,6 +51,8 @@ pub(super) struct Challenge {
     pub(super) token: String,
     /// The key authorization (RFC 8555 section 8.1).
     pub(super) authorization: String,
+    /// When it ends, in seconds of Unix time: a folder keeps what a process left behind that was killed.
+    pub(super) until: u64,
 }
 
 #[derive(Debug)]
@@ -122,6 +124,11 @@ impl Book {
         let key = key.map(|key| (server_name(&challenge.name), key));
         self.open.store(Some(Arc::new(Open { challenge: challenge.clone(), key })));
         Ok(())
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_open(&self) -> bool {
+        self.open.load().is_some()
     }
 
     /// No challenge is open.
@@ -276,6 +283,7 @@ mod tests {
             name: "a.test".to_owned(),
             token: "t".to_owned(),
             authorization: "t.thumb".to_owned(),
+            until: 0,
         };
         book.open(&challenge).unwrap();
         let key = book.proof("A.test").unwrap();

@@ -13,6 +13,7 @@ use rustls::pki_types::CertificateDer;
 use super::book::{Book, Challenge as Open};
 use super::client::{Client, TooOften};
 use super::settings::{Challenge, Issuer, Policy};
+use crate::clock;
 
 /// How long the CA may take to look, and to sign.
 const WAITING: RetryPolicy = RetryPolicy::new().timeout(Duration::from_mins(2));
@@ -154,6 +155,7 @@ impl Order<'_> {
                         name: self.name.to_owned(),
                         token: challenge.token.clone(),
                         authorization: proof.as_str().to_owned(),
+                        until: seconds(clock::wall()) + OPEN.as_secs(),
                     };
                     self.book.open(&open)?;
                     let told = serde_json::to_vec(&open).map_err(|error| error.to_string())?;
@@ -176,6 +178,11 @@ impl Order<'_> {
         let turn = usize::try_from(self.failures).unwrap_or_default().checked_rem(usable.len())?;
         usable.get(turn).copied()
     }
+}
+
+/// Unix time.
+pub(super) fn seconds(at: SystemTime) -> u64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// Nothing of a proof stays.

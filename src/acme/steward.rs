@@ -230,14 +230,7 @@ impl Steward {
     /// Does what other replicas tell. Whether certificates came.
     async fn follow(&mut self, policy: &Policy) -> bool {
         match policy.storage.get(CHALLENGE).await {
-            Ok(Some(told)) => {
-                if let Ok(open) = serde_json::from_slice::<Open>(&told)
-                    && let Err(why) = self.book.open(&open)
-                {
-                    tracing::warn!(why, "the challenge of another replica cannot be answered here");
-                }
-            }
-            Ok(None) => self.book.close(),
+            Ok(told) => self.answer(told.as_deref(), clock::wall()),
             Err(why) => {
                 self.complain(&why);
                 return false;
@@ -254,6 +247,16 @@ impl Steward {
                 self.complain(&why);
                 false
             }
+        }
+    }
+
+    /// Answers the challenge that somebody opened, as long as it lasts.
+    fn answer(&self, told: Option<&[u8]>, now: SystemTime) {
+        let open = told.and_then(|told| serde_json::from_slice::<Open>(told).ok());
+        match open.filter(|open| order::seconds(now) < open.until).map(|open| self.book.open(&open)) {
+            Some(Ok(())) => {}
+            Some(Err(why)) => tracing::warn!(why, "the challenge of another replica cannot be answered here"),
+            None => self.book.close(),
         }
     }
 
@@ -547,4 +550,25 @@ fn read(kept: &[u8], origin: &str) -> Result<Certificate, String> {
     let key = CertifiedKey::new(chain, key);
     key.keys_match().map_err(|error| said(&error))?;
     Ok(Certificate { key: Arc::new(key), facts, origin: origin.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_process_left_open_ends() {
+        let steward = Steward::new(Arc::default());
+        let told = br#"{"tls":false,"name":"a.test","token":"t","authorization":"t.thumb","until":100}"#;
+        let at = |second| SystemTime::UNIX_EPOCH + Duration::from_secs(second);
+        for (told, second, open) in
+            [(&told[..], 99, true), (told, 100, false), (told, 99, true), (b"{}", 99, false)]
+        {
+            steward.answer(Some(told), at(second));
+            assert_eq!(steward.book.is_open(), open, "{second}");
+        }
+        steward.answer(Some(told), at(99));
+        steward.answer(None, at(99));
+        assert!(!steward.book.is_open());
+    }
 }

@@ -16,6 +16,8 @@ use crate::harness::{HOST, Ravelin, Recorder, proxy, ravelin, run, within};
 use crate::upgrade::Kin;
 
 /// How long anything may take on a busy machine.
+/// The end of a challenge, in seconds of Unix time.
+const NEVER: u64 = 9_999_999_999;
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A site that takes its certificate by ACME, with these keys in `[acme]` beside its consent.
@@ -157,7 +159,9 @@ fn nobody_speaks_http_where_a_ca_looks_for_its_proof() {
     let is_proof = |said: &str| said.contains("ALPN protocol: acme-tls/1");
     assert!(!is_proof(&connect(&proof, &get)), "no challenge is open");
     // Another replica has opened one.
-    let told = format!("{{\"tls\":true,\"name\":\"{HOST}\",\"token\":\"t\",\"authorization\":\"t.thumb\"}}");
+    let told = format!(
+        "{{\"tls\":true,\"name\":\"{HOST}\",\"token\":\"t\",\"authorization\":\"t.thumb\",\"until\":{NEVER}}}"
+    );
     valkey.ask(&["SET", "{ravelin}:shelf:acme/challenge.json", &told]);
     let open = within(PATIENCE, || Some(connect(&proof, "")).filter(|said| is_proof(said)));
     assert!(open.is_some(), "{}", proxied.stderr());
@@ -206,8 +210,12 @@ fn a_proof_over_http_passes_host_lists_and_redirects() {
     // A token that is not ours is the origin's business, like any other path.
     proxied.get_plain("/.well-known/acme-challenge/unknown").status(301);
     // What another process of this storage has open is answered here, too: hardened, and to any name.
-    let told = r#"{"tls": false, "name": "www.example.org", "token": "told", "authorization": "told.thumb"}"#;
-    std::fs::write(folder.path().join("acme/challenge.json"), told).unwrap();
+    let tell = |until: u64| {
+        let open = format!("\"token\": \"told\", \"authorization\": \"told.thumb\", \"until\": {until}");
+        let told = format!("{{\"tls\": false, \"name\": \"www.example.org\", {open}}}");
+        std::fs::write(folder.path().join("acme/challenge.json"), told).unwrap();
+    };
+    tell(NEVER);
     let answered = within(PATIENCE, || {
         let reply = proxied.get_plain("/.well-known/acme-challenge/told");
         (reply.status == 200).then_some(reply)
@@ -216,6 +224,12 @@ fn a_proof_over_http_passes_host_lists_and_redirects() {
     reply.hardened().header_once("content-type", "application/octet-stream").shows("told.thumb");
     let stranger = proxied.ask_host(Over::H1, "stranger.example", "/.well-known/acme-challenge/told");
     stranger.arg("--insecure").send().status(200).hardened();
+    // What a process left behind that was killed ends.
+    tell(1);
+    let over = within(PATIENCE, || {
+        (proxied.get_plain("/.well-known/acme-challenge/told").status == 301).then_some(())
+    });
+    assert!(over.is_some(), "it is answered for ever");
 }
 
 #[test]
