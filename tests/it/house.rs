@@ -1,5 +1,6 @@
 //! The invariants of ARCHITECTURE.md that a machine can read off the source.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -108,4 +109,24 @@ fn decoders_stand_alone() {
         .map(|(name, _)| name)
         .collect();
     assert_eq!(leaning, Vec::<String>::new());
+}
+
+/// What every Debian has needs no line; whatever else a test starts, `tests/run` brings.
+#[test]
+fn tests_run_installs_every_program_that_a_test_starts() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let script = fs::read_to_string(here.join("tests/run")).expect("readable");
+    let needs: Vec<_> = script.lines().map(str::trim).filter_map(|line| line.strip_prefix("need ")).collect();
+    let brought: Vec<_> = needs.iter().filter_map(|line| line.split(' ').nth(1)).collect();
+    let everywhere = ["chmod", "id", "kill", "mkfifo", "sh", "sha256sum"];
+    let mut files = Vec::new();
+    collect(&here.join("src"), &mut files);
+    collect(&here.join("tests/it"), &mut files);
+    let text: String = files.iter().map(|path| fs::read_to_string(path).expect("readable")).collect();
+    let started: BTreeSet<_> =
+        text.split("Command::new(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert!(started.contains("openssl") && started.len() > 15, "the walk found the programs: {started:?}");
+    let missing: Vec<_> =
+        started.iter().filter(|name| !brought.contains(name) && !everywhere.contains(name)).collect();
+    assert!(missing.is_empty(), "tests/run has no `need` line for {missing:?}");
 }
