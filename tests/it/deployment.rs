@@ -1,7 +1,8 @@
 //! The files that an operator copies (container, ECS, systemd): they parse, they agree with one another and with
 //! the product, and give no right away that is not needed.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
@@ -159,9 +160,37 @@ fn the_compose_file_is_a_dry_run_on_this_machine_only() {
     usable(&environment, "1 warning");
 }
 
+/// Compose reads it as it is meant, and is one that would notice a slip.
+#[test]
+fn compose_has_nothing_against_its_file() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let compose = |file: &Path| {
+        let mut command = Command::new("docker-compose");
+        command.arg("-f").arg(file).arg("config").env_remove("RAVELIN_UPSTREAM").env_remove("SITE");
+        run(&mut command)
+    };
+    let said = compose(&root.join("config/container/compose.yaml"));
+    said.exits(0);
+    let read: Value = serde_norway::from_str(&said.out).unwrap();
+    let ours = &read["services"]["ravelin"];
+    let context = Path::new(ours["build"]["context"].as_str().unwrap());
+    assert_eq!(context.canonicalize().unwrap(), root.canonicalize().unwrap());
+    assert!(context.join(ours["build"]["dockerfile"].as_str().unwrap()).is_file());
+    assert_eq!(ours["environment"]["RAVELIN_UPSTREAM"], "http://web:80");
+    assert_eq!(ours["stop_grace_period"], "45s");
+    let dir = tempfile::tempdir().unwrap();
+    let wrong = dir.path().join("compose.yaml");
+    std::fs::write(&wrong, shipped("container/compose.yaml").replace("read_only:", "readonly:")).unwrap();
+    let said = compose(&wrong);
+    assert!(said.code != Some(0) && said.err.contains("readonly"), "{}", said.all());
+}
+
 #[test]
 fn the_image_is_one_static_binary_and_no_root() {
     let text = shipped("container/Dockerfile");
+    // As tests/static builds it, from nothing that was built elsewhere.
+    assert!(text.contains("\nRUN .ci/release /dist "), "{text}");
+    assert!(shipped("container/Dockerfile.dockerignore").lines().any(|line| line == "target"));
     let last = text.rsplit("\nFROM ").next().unwrap();
     assert!(last.starts_with("scratch\n"), "{last}");
     for line in [
@@ -190,14 +219,41 @@ fn the_unit_waits_for_readiness_and_gives_nearly_every_right_away() {
     assert_eq!(value("CapabilityBoundingSet"), "CAP_NET_BIND_SERVICE");
     assert!(value("TimeoutStopSec").parse::<u64>().unwrap() > STOP_SECONDS);
     assert_eq!(value("DynamicUser"), "yes");
-    // systemd judges for itself.
+    // systemd judges for itself: alone, and with its socket.
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("ravelin.service");
-    std::fs::write(&path, unit.replace("/usr/local/bin/ravelin", "/bin/true")).unwrap();
-    let said = run(Command::new("systemd-analyze").arg("verify").arg("--man=no").arg(&path));
-    assert!(said.code == Some(0) && said.all().trim().is_empty(), "{}", said.all());
+    let (service, socket) = (dir.path().join("ravelin.service"), dir.path().join("ravelin.socket"));
+    std::fs::write(&service, unit.replace("/usr/local/bin/ravelin", "/bin/true")).unwrap();
+    let verify = |units: &[&Path]| {
+        let said = run(Command::new("systemd-analyze").args(["verify", "--man=no"]).args(units));
+        assert!(said.code == Some(0) && said.all().trim().is_empty(), "{}", said.all());
+    };
+    verify(&[&service]);
+    std::fs::write(&socket, shipped("systemd/ravelin.socket")).unwrap();
+    verify(&[&socket, &service]);
     let said = run(Command::new("systemd-analyze")
         .args(["security", "--offline=true", "--threshold=25"])
-        .arg(&path));
+        .arg(&service));
     assert_eq!(said.code, Some(0), "exposure above 2.5:\n{}", said.all());
+}
+
+/// A socket is claimed by its address: these are the ones that the default configuration listens on.
+#[test]
+fn systemd_opens_what_the_default_configuration_listens_on() {
+    let socket = shipped("systemd/ravelin.socket");
+    let opened: BTreeSet<_> =
+        socket.lines().filter_map(|line| line.strip_prefix("ListenStream=")).map(str::to_owned).collect();
+    let config = run(ravelin().args(["config", "default"])).out;
+    let listened: BTreeSet<_> = config
+        .split("\n[[listen]]\n")
+        .skip(1)
+        .filter_map(|table| table.strip_prefix("url = \"")?.split('"').next()?.split_once("://"))
+        .map(|(_, address)| address.to_owned())
+        .collect();
+    assert_eq!(opened, listened);
+    assert_eq!(opened.len(), 2);
+    // The operator's guide shows the same.
+    let guide = include_str!("../../docs/operations.md");
+    let shown: BTreeSet<_> =
+        guide.lines().filter_map(|line| line.strip_prefix("ListenStream=")).map(str::to_owned).collect();
+    assert_eq!(shown, opened);
 }
