@@ -24,6 +24,7 @@ mod demo;
 mod deployment;
 mod desync;
 mod dev;
+mod docs;
 mod faults;
 mod foreign_protocols;
 mod fuzz_twin;
