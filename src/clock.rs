@@ -31,6 +31,13 @@ impl Millis {
     pub fn since(self, earlier: Millis) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
+
+    /// How far from `other`, on whichever side: what is far in the future comes from a clock that was set back, and is
+    /// worth no more than what is as far in the past.
+    #[must_use]
+    pub fn apart(self, other: Millis) -> Duration {
+        Duration::from_millis(self.0.abs_diff(other.0))
+    }
 }
 
 impl From<SystemTime> for Millis {

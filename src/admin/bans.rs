@@ -20,7 +20,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use http::{Method, StatusCode};
 use ipnet::IpNet;
 
-use crate::bans::{Action, Ban, Ledger, SiteId, Subject, UserId};
+use crate::bans::{self, Action, Ban, Ledger, SiteId, Subject, UserId};
 use crate::client::key::{Key, Prefix};
 use crate::clock::Millis;
 use crate::config::section::FromText as _;
@@ -30,7 +30,7 @@ use crate::observe::stamp::Stamp;
 /// How long a ban made by hand lasts if nothing is said, and at most.
 const BAN: (Duration, Duration) = (Duration::from_hours(24), Duration::from_hours(24 * 365));
 /// How long the Install Tool is open if nothing is said, and at most: it can change everything.
-const OPEN: (Duration, Duration) = (Duration::from_mins(30), Duration::from_hours(24));
+const OPEN: (Duration, Duration) = (Duration::from_mins(30), bans::LONGEST_GRANT);
 
 /// What the counter needs to know.
 #[derive(Clone, Debug)]

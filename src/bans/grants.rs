@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -11,6 +12,9 @@ use crate::clock::Millis;
 
 /// As many are open at once; then the one that ends first makes room.
 const MOST: usize = 64;
+
+/// As long as an operator may open it for: whatever ends later was opened by a clock that was wrong.
+pub const LONGEST: Duration = Duration::from_hours(24);
 
 /// Networks, each with its end.
 #[derive(Debug, Default)]
@@ -41,12 +45,13 @@ impl Grants {
     pub(super) fn holds(&self, addr: IpAddr, now: Millis) -> bool {
         let addr = addr.to_canonical();
         self.open.load(Relaxed) > 0
-            && self.lock().iter().any(|(net, until)| now < *until && net.contains(&addr))
+            && self.lock().iter().any(|(net, until)| is_open(*until, now) && net.contains(&addr))
     }
 
     /// What is open, the first to end first.
     pub(super) fn list(&self, now: Millis) -> Vec<(IpNet, Millis)> {
-        let mut list: Vec<_> = self.lock().iter().filter(|(_, until)| now < *until).copied().collect();
+        let mut list: Vec<_> =
+            self.lock().iter().filter(|(_, until)| is_open(*until, now)).copied().collect();
         list.sort_by_key(|(_, until)| *until);
         list
     }
@@ -56,9 +61,28 @@ impl Grants {
     }
 }
 
+/// A clock that is set back opens nothing for longer than an operator can.
+fn is_open(until: Millis, now: Millis) -> bool {
+    now < until && until.since(now) <= LONGEST
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_jump_of_the_clock_leaves_it_open_for_longer_than_can_be_asked_for() {
+        let grants = Grants::default();
+        let (net, addr): (IpNet, IpAddr) = ("192.0.2.7/32".parse().unwrap(), "192.0.2.7".parse().unwrap());
+        let year = Duration::from_hours(24 * 365);
+        let wrong = Millis(0).plus(year * 60);
+        grants.set(net, wrong.plus(Duration::from_mins(30)), wrong);
+        assert!(grants.holds(addr, wrong));
+        let right = Millis(0).plus(year * 56);
+        assert!(!grants.holds(addr, right) && grants.list(right).is_empty());
+        grants.set(net, right.plus(LONGEST), right);
+        assert!(grants.holds(addr, right), "the longest that can be asked for");
+    }
 
     #[test]
     fn a_grant_ends_by_itself_or_when_it_is_taken_back() {

@@ -242,13 +242,15 @@ struct Moment {
 
 impl Worth for Held {
     fn worth(&self, now: Millis) -> Option<u64> {
-        self.0.iter().map(|ban| ban.until).filter(|until| now < *until).max().map(|until| until.0)
+        // What a wrong clock left goes first, and stays if there is room: perhaps the clock is wrong now.
+        let worth = |ban: &Ban| if ban.holds(now) { ban.until.0 } else { 0 };
+        self.0.iter().filter(|ban| !ban.is_over(now)).map(worth).max()
     }
 }
 
 impl Worth for Begun {
     fn worth(&self, now: Millis) -> Option<u64> {
-        (now.since(self.0) < BEGUN_FOR).then_some(self.0.0)
+        (now.apart(self.0) < BEGUN_FOR).then_some(self.0.0)
     }
 }
 
@@ -263,20 +265,19 @@ impl Worth for Track {
 
 impl Worth for Millis {
     fn worth(&self, now: Millis) -> Option<u64> {
-        (now.since(*self) < KNOWN_FOR).then_some(self.0)
+        (now.apart(*self) < KNOWN_FOR).then_some(self.0)
     }
 }
 
 impl Track {
     /// The level of a ban now: each `longest` without one forgives one.
     fn level(&self, longest: Duration, now: Millis) -> u8 {
-        let calm = now.since(self.calm).as_millis() / longest.as_millis().max(1);
+        let calm = now.apart(self.calm).as_millis() / longest.as_millis().max(1);
         self.level.saturating_sub(u8::try_from(calm).unwrap_or(u8::MAX))
     }
 
     fn fail(&mut self, now: Millis, find_time: Duration, user: Option<UserId>) -> u32 {
-        let from = self.failures.partition_point(|moment| now.since(moment.at) >= find_time);
-        self.failures.drain(..from);
+        self.failures.retain(|moment| now.apart(moment.at) < find_time);
         if self.failures.len() >= MOMENTS {
             self.merge();
         }
@@ -296,7 +297,7 @@ impl Track {
 
     /// How many failures count now.
     fn counting(&self, now: Millis, find_time: Duration) -> u32 {
-        let fresh = self.failures.iter().filter(|moment| now.since(moment.at) < find_time);
+        let fresh = self.failures.iter().filter(|moment| now.apart(moment.at) < find_time);
         fresh.fold(0, |sum, moment| sum.saturating_add(moment.count))
     }
 
@@ -588,7 +589,8 @@ impl Ledger {
                 track.banned(ban.level, ban.until, LEVEL_LASTS);
             }
         }
-        if ban.holds(now) {
+        // Not only if it holds: the clock of a machine that has just started may still be years behind.
+        if !ban.is_over(now) {
             self.hold(&mut shard, ban, now);
         }
     }
@@ -596,7 +598,7 @@ impl Ledger {
     fn hold(&self, shard: &mut Shard, ban: Ban, now: Millis) {
         let before = shard.bans.len();
         let held = shard.bans.entry(ban.subject, now, Held::default);
-        held.0.retain(|other| other.holds(now) && (other.jail != ban.jail || other.site != ban.site));
+        held.0.retain(|other| !other.is_over(now) && (other.jail != ban.jail || other.site != ban.site));
         if held.0.len() >= BANS_OF_ONE {
             let first = held.0.iter().enumerate().min_by_key(|(_, ban)| ban.until).map(|(at, _)| at);
             first.map(|at| held.0.swap_remove(at));
@@ -756,7 +758,7 @@ impl Ledger {
             Change::Lifted { subject, site, jail } => drop(self.lift(subject, site, jail.as_deref())),
             Change::Struck(tally, _) => {
                 if let Some(mut shard) = self.shard(&tally.subject)
-                    && now.since(tally.at) < tally.find_time
+                    && now.apart(tally.at) < tally.find_time
                 {
                     let track = shard.tracks.entry(tally.key(), now, Track::default);
                     track.fail(tally.at.min(now), tally.find_time, tally.user);

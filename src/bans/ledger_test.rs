@@ -42,6 +42,59 @@ fn the_fourth_failure_in_ten_minutes_makes_a_ban_that_ends() {
     assert!(ledger.banned(who.client, SITE, ban.until).is_none());
 }
 
+/// How long it takes until nobody is banned, by a clock that goes on from `now`.
+fn until_free(ledger: &Ledger, client: Key, now: Millis) -> Duration {
+    let minutes = (0..=60 * 24 * 30).map(|n| Duration::from_mins(n));
+    let free = |after: &Duration| ledger.banned(client, SITE, now.plus(*after)).is_none();
+    minutes.into_iter().find(free).unwrap()
+}
+
+#[test]
+fn no_jump_of_the_clock_makes_a_ban_that_does_not_end() {
+    let (jail, who) = (Jail::default(), who("192.0.2.1"));
+    let right = Millis(0).plus(Duration::from_hours(24 * 365 * 56));
+    for ahead in [1, 5, 11, 60, 24 * 60, 365 * 24 * 60, 60 * 365 * 24 * 60].map(Duration::from_mins) {
+        let ledger = Ledger::default();
+        let ban = banned(&ledger, &jail, &who, right.plus(ahead));
+        let length = ban.until.since(ban.since);
+        assert!(ledger.banned(who.client, SITE, ban.since).is_some(), "it holds where the clock is");
+        let left = until_free(&ledger, who.client, right);
+        assert!(
+            left <= length * 2 + Duration::from_mins(1),
+            "{left:?} for one of {length:?} made {ahead:?} ahead"
+        );
+        // The failures are no trap either: who was ahead is counted like anybody else.
+        let (free, day) = (right.plus(left), Duration::from_hours(24));
+        if ahead > day {
+            let made = strikes(&ledger, &jail, &who, &[free.0, free.0 + 1, free.0 + 2, free.0 + 3]);
+            assert_eq!(made, [false, false, false, true], "{ahead:?}");
+            assert!(until_free(&ledger, who.client, free.plus(Duration::from_secs(1))) <= length * 2);
+        }
+    }
+}
+
+#[test]
+fn failures_of_a_clock_that_was_ahead_do_not_count() {
+    let (ledger, jail, who) = (Ledger::default(), Jail::default(), who("192.0.2.1"));
+    let year = 365 * 24 * 60 * MINUTE;
+    assert_eq!(strikes(&ledger, &jail, &who, &[60 * year, 60 * year + 1, 60 * year + 2]), [false; 3]);
+    assert_eq!(strikes(&ledger, &jail, &who, &[56 * year, 56 * year + 1, 56 * year + 2]), [false; 3]);
+    ledger.logged_in(who.client, SITE, Millis(60 * year));
+    assert!(!ledger.knows(who.client, SITE, Millis(56 * year)), "nor does who logged in then");
+}
+
+#[test]
+fn bans_from_before_a_start_with_a_clock_that_is_behind_hold_once_it_is_right() {
+    let (before, jail, who) = (Ledger::default(), Jail::default(), who("192.0.2.1"));
+    let right = Millis(0).plus(Duration::from_hours(24 * 365 * 56));
+    let ban = banned(&before, &jail, &who, right);
+    let ledger = Ledger::default();
+    ledger.apply(Change::Banned(ban), Millis(0));
+    ledger.sweep(Millis(1));
+    assert!(ledger.banned(who.client, SITE, Millis(1)).is_none(), "in 1970 nobody is");
+    assert!(ledger.banned(who.client, SITE, right.plus(Duration::from_secs(5))).is_some());
+}
+
 #[test]
 fn failures_that_are_old_do_not_count() {
     let (ledger, jail, who) = (Ledger::default(), Jail::default(), who("192.0.2.1"));

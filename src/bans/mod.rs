@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use check::{Barred, Memory, Who, check, check_cross_site, check_network, check_try, check_user};
+pub use grants::LONGEST as LONGEST_GRANT;
 pub use jail::{Action, Jail, Reach};
 pub use ledger::{Bounds, Change, Ledger, Sentence, Tally};
 pub use policy::{Policy, Raw};
@@ -139,9 +140,19 @@ impl Ban {
     }
 
     /// Whether it is in force.
+    ///
+    /// Not if it was made further in the future than it lasts: then the clock was wrong and has been set back, and nobody
+    /// is to be locked out until a year comes that somebody mistyped. So no jump of the clock makes a ban last longer than
+    /// twice its time.
     #[must_use]
     pub fn holds(&self, now: Millis) -> bool {
-        now < self.until
+        !self.is_over(now) && self.since.since(now) <= self.until.since(self.since)
+    }
+
+    /// Whether it is behind us.
+    #[must_use]
+    pub fn is_over(&self, now: Millis) -> bool {
+        self.until <= now
     }
 
     /// Whether it is about `site`.
