@@ -9,7 +9,6 @@
 //! ```
 
 use std::collections::hash_map::RandomState;
-use std::fs;
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -29,6 +28,7 @@ use super::settings::{self, Secret};
 use super::{Failure, KNOWN_FOR, Status, line};
 use crate::bans::{Ban, Change, Sentence, SiteId, Subject, Tally, stable_hash};
 use crate::clock::{self, Millis};
+use crate::config::file;
 
 /// How long connecting may take, and each answer.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -38,6 +38,8 @@ const BACKLOG: usize = 4096;
 const AT_ONCE: usize = 64;
 /// How many subjects are read at once.
 const PAGE: usize = 512;
+/// Bytes of the largest file of roots that is read.
+const LARGEST_ROOTS: u64 = 8 << 20;
 /// More clients that logged in are not read.
 const KNOWN_MAX: isize = 100_000;
 
@@ -414,7 +416,10 @@ pub(super) fn client(settings: &settings::Valkey) -> Result<Client, Failure> {
         return Client::open(info).map_err(failed);
     }
     let root_cert = match &settings.roots {
-        Some(path) => Some(fs::read(path).map_err(|error| Failure(format!("{}: {error}", path.display())))?),
+        Some(path) => {
+            let read = file::bytes(path, LARGEST_ROOTS);
+            Some(read.map_err(|error| Failure(format!("{}: {error}", path.display())))?)
+        }
         None => None,
     };
     Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert }).map_err(failed)

@@ -361,6 +361,14 @@ fn the_store_is_reached_over_tls_with_roots_of_ones_own() {
     let strange = shared(&origin, &valkey.url(""));
     strange.says("the store cannot be used");
     assert!(!strange.has("192.0.2.1"), "a certificate of nobody we know is no store");
+    // A pipe that nobody writes to would hold signals and metrics up for ever.
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("roots.pem");
+    run(Command::new("mkfifo").arg(&pipe)).exits(0);
+    let deaf = replica(&origin, &format!("store = \"{}\"\nroots = \"{}\"", valkey.url(""), pipe.display()));
+    deaf.says("roots.pem: it is a pipe");
+    deaf.bans(&["add", "192.0.2.2"]).exits(0);
+    deaf.site.get_plain("/").status(200);
 }
 
 #[test]
