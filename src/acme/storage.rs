@@ -1,14 +1,22 @@
 //! Where accounts, keys and certificates of ACME are kept: a folder for its owner only, or the shelf of `[state]`.
+//!
+//! A folder may lie on a network file system that hangs: what is read and written there is on a thread that may wait, not
+//! on the one that hears signals and serves metrics.
 
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::state::Shelf;
 use crate::state::shelf::{LONGEST_VALUE, Lease};
+use crate::state::store::elsewhere;
+use crate::state::{Failure, Shelf};
+
+/// Makes drafts differ: one whose writer was given up may still be under way.
+static DRAFTS: AtomicU64 = AtomicU64::new(0);
 
 /// The place.
 #[derive(Clone, Debug)]
@@ -43,11 +51,12 @@ impl Storage {
         match self {
             Self::Folder(folder) => {
                 let path = folder.join(key);
-                match read(&path) {
+                away(move || match read(&path) {
                     Ok(bytes) => Ok(Some(bytes)),
                     Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-                    Err(error) => Err(format!("{}: {error}", path.display())),
-                }
+                    Err(error) => Err(said(&path, &error)),
+                })
+                .await
             }
             Self::Shelf(shelf) => shelf.get(&format!("acme/{key}")).await.map_err(|failure| failure.0),
         }
@@ -57,8 +66,8 @@ impl Storage {
     pub(super) async fn put(&self, key: &str, value: &[u8], life: Option<Duration>) -> Result<(), String> {
         match self {
             Self::Folder(folder) => {
-                let path = folder.join(key);
-                write(folder, &path, value).map_err(|error| format!("{}: {error}", path.display()))
+                let (folder, path, value) = (folder.clone(), folder.join(key), value.to_vec());
+                away(move || write(&folder, &path, &value).map_err(|error| said(&path, &error))).await
             }
             Self::Shelf(shelf) => {
                 shelf.put(&format!("acme/{key}"), value, life).await.map_err(|failure| failure.0)
@@ -69,10 +78,14 @@ impl Storage {
     /// Takes `key` out.
     pub(super) async fn remove(&self, key: &str) -> Result<(), String> {
         match self {
-            Self::Folder(folder) => match fs::remove_file(folder.join(key)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.to_string()),
-                _ => Ok(()),
-            },
+            Self::Folder(folder) => {
+                let path = folder.join(key);
+                away(move || match fs::remove_file(&path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => Err(said(&path, &error)),
+                    _ => Ok(()),
+                })
+                .await
+            }
             Self::Shelf(shelf) => shelf.remove(&format!("acme/{key}")).await.map_err(|failure| failure.0),
         }
     }
@@ -81,17 +94,8 @@ impl Storage {
     pub(super) async fn hold(&self, life: Duration) -> Result<Option<Hold>, String> {
         match self {
             Self::Folder(folder) => {
-                let path = folder.join("lock");
-                let open = || {
-                    prepare(folder)?;
-                    OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path)
-                };
-                let file = open().map_err(|error| format!("{}: {error}", path.display()))?;
-                match file.try_lock() {
-                    Ok(()) => Ok(Some(Hold::File(file))),
-                    Err(TryLockError::WouldBlock) => Ok(None),
-                    Err(TryLockError::Error(error)) => Err(format!("{}: {error}", path.display())),
-                }
+                let folder = folder.clone();
+                away(move || lock(&folder)).await
             }
             Self::Shelf(shelf) => {
                 let lease = shelf.lock("acme", life).await.map_err(|failure| failure.0)?;
@@ -110,6 +114,31 @@ impl Storage {
     }
 }
 
+/// Runs what blocks on a thread that may.
+async fn away<T: Send + 'static>(
+    act: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    elsewhere(move || act().map_err(Failure)).await.map_err(|failure| failure.0)
+}
+
+fn said(path: &Path, error: &io::Error) -> String {
+    format!("{}: {error}", path.display())
+}
+
+fn lock(folder: &Path) -> Result<Option<Hold>, String> {
+    let path = folder.join("lock");
+    let open = || {
+        prepare(folder)?;
+        OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path)
+    };
+    let file = open().map_err(|error| said(&path, &error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(Hold::File(file))),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(said(&path, &error)),
+    }
+}
+
 fn prepare(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
@@ -123,7 +152,8 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 /// A draft takes the place of what is there: who reads meanwhile reads the one or the other.
 fn write(folder: &Path, path: &Path, value: &[u8]) -> io::Result<()> {
     prepare(folder)?;
-    let draft = folder.join(format!(".draft-{}", std::process::id()));
+    let draft = folder.join(format!(".draft-{}-{}", std::process::id(), DRAFTS.fetch_add(1, Relaxed)));
+    // Of a process that had the same number and was killed.
     let _ = fs::remove_file(&draft);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
     file.set_permissions(fs::Permissions::from_mode(0o600))?;

@@ -100,9 +100,9 @@ impl Store {
 }
 
 /// Runs what blocks on a thread that may.
-pub(super) async fn elsewhere<T: Send + 'static>(
+pub(crate) async fn elsewhere<T: Send + 'static>(
     act: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
     let done = tokio::task::spawn_blocking(act).await;
-    done.unwrap_or_else(|_| Err(Failure("the thread that writes the state ended".to_owned())))
+    done.unwrap_or_else(|_| Err(Failure("the thread that reads and writes it ended".to_owned())))
 }
