@@ -13,8 +13,9 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 
-use super::hook::Hook;
+use super::hook::{self, Hook};
 use super::storage::Storage;
+use crate::config;
 use crate::config::complaint::{Complaints, Place, did_you_mean};
 use crate::config::file;
 use crate::config::section::{Fault, FromText, Item, Placed, Reading, Section, Text};
@@ -140,6 +141,17 @@ impl fmt::Debug for Issuer {
     }
 }
 
+/// Whether it says `true`. Whatever is neither `true` nor `false` is complained about once, here.
+fn agreed(item: &Item<'_>, reading: &mut Reading<'_>) -> Placed<bool> {
+    let value = item.as_bool().unwrap_or_else(|| {
+        let message = "`acme.agree_to_terms` must be true or false, without quotes";
+        let hint = "read the terms of the CAs that are asked; once you have, write `agree_to_terms = true`";
+        reading.complaints.error(Some(&item.place), message, Some(hint.to_owned()));
+        true
+    });
+    Placed { value, place: item.place.clone() }
+}
+
 impl Raw {
     /// Reads `[acme]` of the file.
     pub fn read(root: &mut Section<'_>, reading: &mut Reading<'_>) -> Self {
@@ -153,7 +165,7 @@ impl Raw {
         let raw = Self {
             place: Some(section.place.clone()),
             email: section.get(reading, "email"),
-            agree: section.get(reading, "agree_to_terms"),
+            agree: section.item("agree_to_terms").map(|item| agreed(&item, reading)),
             issuers,
             challenges: section.get(reading, "challenges"),
             dns_hook: section.get(reading, "dns_hook"),
@@ -297,7 +309,8 @@ impl Raw {
             let hint = format!("check the path, and `chmod +x {}`", program.display());
             complaints.error(Some(&written.place), message, Some(hint));
         }
-        Some(Hook { program, words: words.collect() })
+        let kept_back = hook::kept_back(&written.place.source.text, config::own_variables());
+        Some(Hook { program, words: words.collect(), kept_back })
     }
 
     fn storage(&self, state: &state::Policy, place: &Place, complaints: &mut Complaints) -> Option<Storage> {

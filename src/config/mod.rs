@@ -16,6 +16,7 @@ mod served;
 pub mod site;
 pub mod units;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -128,6 +129,13 @@ fn read(path: &Path) -> Result<String, Complaints> {
 
 fn base(path: &Path) -> PathBuf {
     path.parent().map(Path::to_path_buf).unwrap_or_default()
+}
+
+/// The variables of this process that say how Ravelin runs, by their names: no business of a program that it starts.
+#[must_use]
+pub fn own_variables() -> Vec<OsString> {
+    let names = std::env::vars_os().map(|(name, _)| name);
+    names.filter(|name| name.as_encoded_bytes().starts_with(b"RAVELIN_")).collect()
 }
 
 fn environment(name: &str) -> Option<String> {

@@ -243,18 +243,26 @@ fn a_wildcard_comes_by_the_zone_from_a_ca_that_wants_an_account() {
     let pebble = Pebble::at(&https, &http).start(&eab, 5);
     // The first issuer is gone, the second refuses us without the key, the third one gives the certificate.
     let keys = format!(
-        "issuers = [\"https://localhost:1/gone\", {{ {i} }}, {{ {i}, eab_key_id = \"kid-1\", eab_hmac_key = \"{KEY}\" }}]\n\
+        "issuers = [\"https://localhost:1/gone\", {{ {i} }}, {{ {i}, eab_key_id = \"kid-1\", eab_hmac_key = \"${{EAB_KEY}}\" }}]\n\
          {}\nchallenges = [\"dns-01\"]\ndns_hook = [\"{}\"]",
         storage(folder.path()),
         pebble.hook().display(),
         i = pebble.issuer(),
     );
-    let proxied = site(&origin, (https, http), &keys).https("acme_names = [\"*.example.org\"]").start();
+    let proxied = site(&origin, (https, http), &keys).https("acme_names = [\"*.example.org\"]");
+    let secrets =
+        [("EAB_KEY", KEY), ("RAVELIN_OWN", "ours"), ("LISTEN_FDNAMES", "ours"), ("WATCHDOG_PID", "1")];
+    let all = secrets.iter().fold(proxied, |all, (name, value)| all.variable(name, value));
+    let proxied = all.variable("AWS_REGION", "eu-central-1").start();
     serves(&proxied, HOST, &pebble.root());
     let said = proxied.stderr();
     assert_eq!(said.matches("no certificate from this CA").count(), 2, "{said}");
     let calls = pebble.hook_log();
     assert_eq!(calls, "add _acme-challenge.example.org\nremove _acme-challenge.example.org\n");
+    let found = pebble.hook_environment();
+    let has = |name: &str| found.lines().any(|line| line.starts_with(&format!("{name}=")));
+    assert!(has("PATH") && has("AWS_REGION"), "{found}");
+    assert!(!secrets.iter().any(|(name, _)| has(name)), "{found}");
 }
 
 #[test]
@@ -493,6 +501,11 @@ fn what_cannot_work_is_said_with_its_line_and_the_fix() {
     for (listen, acme, parts) in [
         ("", String::new(), ["needs a table `[acme]`", "agree_to_terms = true"]),
         ("", "[acme]\nstorage = \"acme\"\n".to_owned(), ["agree to its terms", "agree_to_terms = true"]),
+        (
+            "",
+            "[acme]\nagree_to_terms = \"yes\"\nstorage = \"acme\"\n".to_owned(),
+            ["`acme.agree_to_terms` must be true or false", "once you have, write `agree_to_terms = true`"],
+        ),
         ("", "[acme]\nagree_to_terms = true\n".to_owned(), ["where to keep", "storage = "]),
         ("", with("email = \"nobody\""), ["`nobody` is no e-mail address", "admin@example.org"]),
         (

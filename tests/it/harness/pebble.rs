@@ -112,10 +112,11 @@ impl Pebble {
         let at = format!("http://127.0.0.1:{}", self.zone.number());
         let log = self.dir.path().join("hook.log");
         let text = format!(
-            "#!/bin/sh\necho \"$1 $2\" >> {}\ncase \"$1\" in\n\
+            "#!/bin/sh\necho \"$1 $2\" >> {}\nenv > {}\ncase \"$1\" in\n\
              add) curl -qsf -d \"{{\\\"host\\\":\\\"$2.\\\",\\\"value\\\":\\\"$3\\\"}}\" {at}/set-txt ;;\n\
              remove) curl -qsf -d \"{{\\\"host\\\":\\\"$2.\\\"}}\" {at}/clear-txt ;;\nesac\n",
-            log.display()
+            log.display(),
+            self.dir.path().join("hook.env").display()
         );
         std::fs::write(&path, text).expect("written");
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("permitted");
@@ -125,6 +126,11 @@ impl Pebble {
     /// What the program was called with.
     pub(crate) fn hook_log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("hook.log")).unwrap_or_default()
+    }
+
+    /// The environment that the program found, a variable a line.
+    pub(crate) fn hook_environment(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("hook.env")).unwrap_or_default()
     }
 
     /// The root of the certificates that it issues, in a file.
