@@ -25,7 +25,7 @@ use crate::tls::expiry;
 use crate::tls::load::{Files, load};
 use crate::tls::x509::{CertificateFacts, date};
 use crate::tls::{Certificate, DevCa, vouched};
-use stores::{Outcome, Store, Stores};
+use stores::{Outcome, Root, Store, Stores};
 
 /// A chain, or a bundle of roots.
 const LARGEST: u64 = 4 << 20;
@@ -275,27 +275,32 @@ fn open() -> Result<DevCa, String> {
     DevCa::open(&development::directory()?, clock::wall()).map_err(|error| error.to_string())
 }
 
+/// The root in a file, which is read once: what is installed is what was looked at, and nothing that stands beside it.
+fn root(path: PathBuf) -> Result<Root, String> {
+    match &ders(&path)?[..] {
+        [der] if vouched(der) => Ok(Root::new(path, der)),
+        _ => {
+            let name = path.display();
+            Err(format!("{name} is no root of Ravelin's development CA; nothing else is installed here"))
+        }
+    }
+}
+
 fn trust(arguments: &Trust, wanted: bool) -> Result<ExitCode, String> {
     let root = match (&arguments.file, wanted) {
-        (Some(file), true) => {
-            let ders = ders(file)?;
-            if !ders.iter().all(|der| vouched(der)) || ders.len() != 1 {
-                let name = file.display();
-                return Err(format!(
-                    "{name} is no root of Ravelin's development CA; nothing else is installed here"
-                ));
-            }
-            file.clone()
-        }
-        (None, true) => open()?.root_file(),
-        (_, false) => PathBuf::new(),
+        (Some(file), true) => Some(root(file.clone())?),
+        (None, true) => Some(root(open()?.root_file())?),
+        (_, false) => None,
     };
     let stores = Stores::of_this_machine(arguments.keystore.clone());
     let all: Vec<Store> =
         if arguments.store.is_empty() { Store::value_variants().to_vec() } else { arguments.store.clone() };
     let (mut done, mut failed) = (0, 0);
     for store in all {
-        let outcomes = if wanted { stores.add(store, &root) } else { stores.remove(store) };
+        let outcomes = match &root {
+            Some(root) => stores.add(store, root),
+            None => stores.remove(store),
+        };
         for outcome in outcomes {
             match outcome {
                 Outcome::Done(what) => {

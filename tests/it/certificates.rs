@@ -321,11 +321,20 @@ fn the_system_is_told_and_untold() {
         openssl verify -CAfile /etc/ssl/certs/ca-certificates.crt {here}/shop.test.pem
         {ravelin} cert untrust --store system
         ! openssl verify -CApath /etc/ssl/certs {here}/shop.test.pem
-        {ravelin} cert untrust --store system"
+        {ravelin} cert untrust --store system
+        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=stranger -keyout {here}/k -out {here}/stranger
+        openssl x509 -in {here}/stranger -trustout > {here}/both.crt
+        cat {here}/.local/share/ravelin/development-ca/root.crt >> {here}/both.crt
+        {ravelin} cert trust --store system --file {here}/both.crt
+        ! grep TRUSTED /usr/local/share/ca-certificates/ravelin-development.crt
+        ! openssl verify -CApath /etc/ssl/certs {here}/stranger
+        {ravelin} cert untrust --store system
+        echo the end was reached"
     );
     let namespace = if run(Command::new("id").arg("-u")).out.trim() == "0" { "-m" } else { "-mr" };
     let said = run(Command::new("unshare").args([namespace, "sh", "-c", &script]));
     said.exits(0).says("no longer trusted by the system").says("ravelin-development.crt is not there");
+    said.says("the end was reached");
     assert!(!Path::new("/usr/local/share/ca-certificates/ravelin-development.crt").exists());
 }
 

@@ -1,10 +1,12 @@
 //! The trust stores of a machine: the system's, those of browsers (NSS), and Java's.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use clap::ValueEnum;
 
 /// The name that the root has in every store, so that it is found again.
@@ -21,6 +23,28 @@ pub(super) enum Store {
     Nss,
     /// Java's cacerts.
     Java,
+}
+
+/// A root that was looked at and may be installed.
+#[derive(Debug)]
+pub(super) struct Root {
+    /// Where it came from, for messages: nothing is read there again.
+    path: PathBuf,
+    pem: String,
+}
+
+impl Root {
+    pub(super) fn new(path: PathBuf, der: &[u8]) -> Self {
+        let text = BASE64_STANDARD.encode(der);
+        // Base64 is ASCII.
+        let lines = text.as_bytes().chunks(64).map(|line| String::from_utf8_lossy(line) + "\n");
+        let pem: String = ["-----BEGIN CERTIFICATE-----\n".into()]
+            .into_iter()
+            .chain(lines)
+            .chain(["-----END CERTIFICATE-----\n".into()])
+            .collect();
+        Self { path, pem }
+    }
 }
 
 /// What became of a wish.
@@ -92,8 +116,8 @@ impl Stores {
         Self { home: path("HOME"), java_home: path("JAVA_HOME"), keystore }
     }
 
-    /// Puts the certificate in the file into the stores of a kind.
-    pub(super) fn add(&self, store: Store, certificate: &Path) -> Vec<Outcome> {
+    /// Puts the certificate into the stores of a kind.
+    pub(super) fn add(&self, store: Store, certificate: &Root) -> Vec<Outcome> {
         match store {
             Store::System => vec![system(Some(certificate))],
             Store::Nss => self.nss(Some(certificate)),
@@ -122,7 +146,7 @@ impl Stores {
         all
     }
 
-    fn nss(&self, certificate: Option<&Path>) -> Vec<Outcome> {
+    fn nss(&self, certificate: Option<&Root>) -> Vec<Outcome> {
         let databases = self.databases();
         if databases.is_empty() {
             let why =
@@ -149,10 +173,10 @@ impl Stores {
                 (_, Err(why)) => Err(why),
                 (None, Ok(())) if !there => return Outcome::Absent(format!("browsers: it is not in {name}")),
                 (None, Ok(())) => Ok(format!("no longer trusted by browsers: {name}")),
-                (Some(file), Ok(())) => {
-                    let mut command = certutil(&["-A", "-t", "C,,", "-n", NAME, "-i"]);
-                    command.arg(file);
-                    run(command).map(|()| format!("trusted by browsers: {name} (restart the browser)"))
+                (Some(root), Ok(())) => {
+                    let command = certutil(&["-A", "-t", "C,,", "-n", NAME]);
+                    tell(command, &root.pem)
+                        .map(|()| format!("trusted by browsers: {name} (restart the browser)"))
                 }
             };
             done.map_or_else(|why| Outcome::Failed(format!("browsers: {name}: {why}")), Outcome::Done)
@@ -160,7 +184,7 @@ impl Stores {
         databases.into_iter().map(of_one).collect()
     }
 
-    fn java(&self, certificate: Option<&Path>) -> Outcome {
+    fn java(&self, certificate: Option<&Root>) -> Outcome {
         let keytool = |verb: &str| {
             let own =
                 self.java_home.as_ref().map(|home| home.join("bin/keytool")).filter(|path| path.is_file());
@@ -187,10 +211,10 @@ impl Stores {
                 return Outcome::Absent("Java: it is not in the key store".to_owned());
             }
             (None, Ok(())) => Ok("no longer trusted by Java".to_owned()),
-            (Some(file), Ok(())) => {
+            (Some(root), Ok(())) => {
                 let mut command = keytool("-importcert");
-                command.arg("-noprompt").arg("-file").arg(file);
-                run(command).map(|()| "trusted by Java (restart the program)".to_owned())
+                command.arg("-noprompt");
+                tell(command, &root.pem).map(|()| "trusted by Java (restart the program)".to_owned())
             }
         };
         done.map_or_else(
@@ -200,7 +224,7 @@ impl Stores {
     }
 }
 
-fn system(certificate: Option<&Path>) -> Outcome {
+fn system(certificate: Option<&Root>) -> Outcome {
     let anchors = ANCHORS.iter().find(|anchors| Path::new(anchors.folder).is_dir());
     let Some(anchors) = anchors else {
         return Outcome::Absent(
@@ -210,7 +234,7 @@ fn system(certificate: Option<&Path>) -> Outcome {
     let file = Path::new(anchors.folder).join(format!("{NAME}.crt"));
     let name = file.display();
     let changed = match certificate {
-        Some(certificate) => fs::copy(certificate, &file).map(|_| ()),
+        Some(root) => fs::write(&file, &root.pem),
         None => match fs::remove_file(&file) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Outcome::Absent(format!("the system's store: {name} is not there"));
@@ -220,7 +244,7 @@ fn system(certificate: Option<&Path>) -> Outcome {
     };
     if let Err(error) = changed {
         let verb = match certificate {
-            Some(path) => format!("trust --store system --file '{}'", path.display()),
+            Some(root) => format!("trust --store system --file '{}'", root.path.display()),
             None => "untrust --store system".to_owned(),
         };
         return Outcome::Failed(format!(
@@ -246,12 +270,24 @@ fn command(words: &[&str]) -> Result<Command, String> {
 const NOT_FOUND: &str = "is not installed";
 
 /// Runs a command to its end; what it says is the error if it fails.
-fn run(mut command: Command) -> Result<(), String> {
+fn run(command: Command) -> Result<(), String> {
+    tell(command, "")
+}
+
+/// The same, and gives it `text` on its standard input.
+fn tell(mut command: Command, text: &str) -> Result<(), String> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let output = command.stdin(Stdio::null()).output().map_err(|error| match error.kind() {
+    let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => format!("`{program}` {NOT_FOUND}"),
         _ => format!("`{program}`: {error}"),
-    })?;
+    };
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(failed)?;
+    if let Some(mut input) = child.stdin.take() {
+        // A certificate fits into the pipe. Who does not want it says why below.
+        let _ = input.write_all(text.as_bytes());
+    }
+    let output = child.wait_with_output().map_err(failed)?;
     if output.status.success() {
         return Ok(());
     }
