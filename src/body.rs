@@ -154,6 +154,19 @@ impl Body {
 }
 
 impl Body {
+    /// Nobody asks for more until it is polled again: the one who is to take what was there is slow. A client that still
+    /// sends its request is not asked meanwhile either, and is not to blame.
+    pub fn pause(&mut self) {
+        match &mut self.source {
+            Source::Client(body) => body.pause(),
+            Source::Origin(body) => body.pause(),
+            // Over HTTP/2 the request goes on by itself.
+            Source::Empty | Source::Full(_) | Source::Stream(_) => {}
+            #[cfg(test)]
+            Source::Scripted(_) => {}
+        }
+    }
+
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         let frame = match &mut self.source {
             Source::Empty => None,

@@ -53,6 +53,11 @@ impl ClientBody {
         }
     }
 
+    /// Nobody asks for more until the next call of [`ClientBody::poll_data`].
+    pub(super) fn pause(&mut self) {
+        self.meter.pause(clock::now());
+    }
+
     /// Nothing is there yet: waits, but not beyond the deadline.
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
         self.meter.wait(clock::now());

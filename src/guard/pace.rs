@@ -85,11 +85,16 @@ impl Meter {
         self.waiting_since.get_or_insert(now);
     }
 
-    /// `bytes` came. Refuses once there are more than the limit.
-    pub fn came(&mut self, bytes: usize, now: Instant) -> Result<(), Refusal> {
+    /// Nobody asks the client for more until [`Meter::wait`]: what passes meanwhile is not its fault.
+    pub fn pause(&mut self, now: Instant) {
         if let Some(since) = self.waiting_since.take() {
             self.waited += now.saturating_duration_since(since);
         }
+    }
+
+    /// `bytes` came. Refuses once there are more than the limit.
+    pub fn came(&mut self, bytes: usize, now: Instant) -> Result<(), Refusal> {
+        self.pause(now);
         self.counted = self.counted.saturating_add(bytes as u64);
         if self.counted > self.limit { Err(too_large(self.counted, self.limit)) } else { Ok(()) }
     }
@@ -215,6 +220,20 @@ mod tests {
         assert!(meter.check(later).is_ok());
         meter.wait(later);
         assert!(meter.check(later + SECOND).is_ok());
+    }
+
+    #[test]
+    fn who_reads_the_answer_and_is_not_asked_meanwhile_is_not_slow() {
+        let (mut meter, start) = meter();
+        meter.wait(start);
+        meter.pause(start + SECOND);
+        let later = start + SECOND * 600;
+        assert!(meter.check(later).is_ok());
+        meter.wait(later);
+        assert_eq!(meter.deadline(), Some(later + GRACE - SECOND), "the second in which it was asked counts");
+        meter.came(1, later + SECOND).unwrap();
+        meter.wait(later + SECOND);
+        assert_eq!(meter.deadline(), Some(later + GRACE - SECOND));
     }
 
     #[test]

@@ -158,6 +158,13 @@ impl OriginBody {
         }
     }
 
+    /// Nobody asks for more until the next call of [`OriginBody::poll_data`], which also sends the request on.
+    pub fn pause(&mut self) {
+        if let Some(flow) = &mut self.flow {
+            flow.upload.pause();
+        }
+    }
+
     /// Whether the end was reached.
     #[must_use]
     pub fn is_end(&self) -> bool {

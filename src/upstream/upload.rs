@@ -156,6 +156,13 @@ impl Upload {
         self.written == 0 && self.last.is_empty() && matches!(self.coding, Coding::Length { left: 0 })
     }
 
+    /// The client is asked for nothing until the next call of [`Upload::poll`].
+    pub(super) fn pause(&mut self) {
+        if let Some(body) = &mut self.body {
+            body.pause();
+        }
+    }
+
     /// Takes the next piece of the body. Ready when there is one, or the body has ended.
     fn refill(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, UploadFault> {
         while let Some(body) = &mut self.body

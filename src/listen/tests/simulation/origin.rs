@@ -307,17 +307,21 @@ impl Line {
     /// Says the answer, as far as its fate goes. Whether the connection goes on.
     async fn say(&mut self, ask: &Ask, deed: &Deed) -> bool {
         let mut answer = deed.answer(ask, &mut self.dice);
-        let part = |thousandths: usize, whole: usize| (whole * thousandths / 1000).min(whole - 1);
+        let whole = answer.len();
+        let part = |thousandths: usize, of: usize| (of * thousandths / 1000).min(of - 1);
         match deed.fate {
             Fate::Cut(at, _) | Fate::Stall(at) => answer.truncate(part(at, answer.len())),
             Fate::Garbage(text) => answer = text.into(),
             Fate::Surplus(wait) if wait.is_zero() => answer.extend_from_slice(SURPLUS),
             Fate::Whole | Fate::Surplus(_) => {}
         }
+        let mut said = 0;
         for piece in self.dice.cut(&answer) {
-            if deed.hesitates && self.dice.once_in(8) {
+            // Behind an answer that is whole nobody can tell a pause from the end, and what comes then from the next one.
+            if deed.hesitates && self.dice.once_in(8) && said < whole {
                 sleep(self.dice.millis(1..=100)).await;
             }
+            said += piece.len();
             if self.end.write_all(&piece).await.is_err() {
                 return false;
             }
