@@ -62,10 +62,11 @@ fn every_request_has_its_answer_from_the_origin() {
     play("every_request_has_its_answer_from_the_origin", 100, |seed| world(seed, true));
 }
 
-/// What long runs found: 7231, that a slow reader was taken for a slow sender; 5727 and 9401 were the model's own faults.
+/// What long runs found: 7231, that a slow reader was taken for a slow sender; 5727, 9401 and 9849 were the model's own
+/// faults.
 #[test]
 fn seeds_that_found_something_find_nothing_any_more() {
-    for seed in [5727, 7231, 9401] {
+    for seed in [5727, 7231, 9401, 9849] {
         world(seed, true);
     }
 }
@@ -347,7 +348,9 @@ impl Course {
     fn judge_connection(&self, name: &str, number: usize, ask: &Ask, heard: &Heard) {
         let has_share = self.share.is_some_and(|share| number + 1 >= share);
         let must = ask.must_close() || has_share;
-        let may = must || ask.may_close() || self.drained.is_some();
+        // The connection was idle for so long that it had begun to end when this came.
+        let is_late = self.excuses.idle_before == Some(number);
+        let may = must || ask.may_close() || self.drained.is_some() || is_late;
         assert!(heard.closes || !must, "{name}: says nothing of the end");
         assert!(!heard.closes || may, "{name}: closes for no reason");
         assert_eq!(heard.says_keep, ask.is_old && !heard.closes, "{name}: HTTP/1.0 is told what it gets");
