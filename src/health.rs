@@ -74,6 +74,12 @@ fn usual() -> NetSet {
     own.chain(vpc.iter().copied()).collect()
 }
 
+/// Whether health checks are answered and this path is one, whoever asks.
+#[must_use]
+pub fn is_asked_for(policy: &Policy, head: &Head<'_>) -> bool {
+    policy.sources.is_some() && head.target().path.is_some_and(|path| [ALIVE, READY].contains(&path))
+}
+
 /// The answer to a health check; none if this is none, or not from one who may ask.
 #[must_use]
 pub fn answer(policy: &Policy, peer: &Peer, head: &Head<'_>, state: State) -> Option<Reply> {

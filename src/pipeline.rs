@@ -229,7 +229,10 @@ pub fn decide<'g, 'r>(
     if let Some((mode, refusal)) = bans::check(&generation.bans, memory, &who) {
         gate(witness, found.route.rules.modes.ban.min(mode), || Err(refusal))?;
     }
-    witness.passed(Step::Ban, || "not locked out".to_owned());
+    witness.passed(Step::Ban, || match generation.bans.ignores(client.addr) {
+        true => "never locked out: it stands in `ignore` of `[bans]`".to_owned(),
+        false => "not locked out".to_owned(),
+    });
 
     // 3 · What is asked? The redirect comes before the path: it repeats what the client wrote.
     if let Some(reply) = redirect::check(generation, peer, found.secure, &head, &target, &authority) {

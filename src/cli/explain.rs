@@ -12,6 +12,7 @@ use clap::Args;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 
 use super::source::Source;
+use crate::admin::State;
 use crate::bans::{Ledger, Memory, Meters};
 use crate::client::key::Key;
 use crate::client::{Client, Peer, TlsFacts, derive};
@@ -25,12 +26,13 @@ use crate::generation::Generation;
 use crate::harden;
 use crate::harden::observatory::{self, Cors, Redirect, Scan, Scripts};
 use crate::head::Head;
+use crate::health;
 use crate::http1::request::{Decoder, RequestHead};
 use crate::pipeline::{self, Decision, Found};
 use crate::refusal::{Reason, Refusal};
 use crate::site::{Route, Site};
 use crate::step::Step;
-use crate::tls::clients;
+use crate::tls::clients::{self, Wish};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -254,18 +256,33 @@ fn tell(generation: &Generation, peer: &Peer, received: &RequestHead, now: Syste
     // Of a process that has just started; `ravelin bans list` asks the one that runs.
     let (ledger, meters) = (Ledger::new(generation.bans.bounds), Meters::new(clock::now()));
     let memory = Memory { ledger: &ledger, meters: &meters, now: now.into(), instant: clock::now() };
-    let decision = pipeline::decide(generation, &memory, peer, head, &mut found, &mut story);
-    let status = match &decision {
-        Ok(Decision::Forward(errand)) => {
-            let members: Vec<&str> = errand.site.upstream.members().map(|(name, ..)| name).collect();
-            let path = if errand.verbatim { errand.target.path } else { &errand.path };
-            story.lines.push(row(Step::Origin, "asked", &format!("{} for {path}", members.join(" or "))));
-            StatusCode::OK
+    story.lines.extend(asks(generation, peer));
+    let status = if let Some(reply) = health::answer(&generation.health, peer, &head, State::Ready) {
+        let note =
+            format!("{} before anything else is asked: `[health] on_listeners`", reply.status.as_u16());
+        story.lines.push(line("health", "answered", &note));
+        reply.status
+    } else {
+        if health::is_asked_for(&generation.health, &head) {
+            story.lines.push(line(
+                "health",
+                "passed by",
+                "no health check: those are GET or HEAD from `[health] sources`",
+            ));
+            story.aside("without a query and without X-Forwarded-For or Forwarded");
         }
-        Ok(Decision::Redirect(reply)) => reply.status,
-        Err(refusal) => {
-            story.refused(refusal);
-            refusal.status()
+        match pipeline::decide(generation, &memory, peer, head, &mut found, &mut story) {
+            Ok(Decision::Forward(errand)) => {
+                let members: Vec<&str> = errand.site.upstream.members().map(|(name, ..)| name).collect();
+                let path = if errand.verbatim { errand.target.path } else { &errand.path };
+                story.lines.push(row(Step::Origin, "asked", &format!("{} for {path}", members.join(" or "))));
+                StatusCode::OK
+            }
+            Ok(Decision::Redirect(reply)) => reply.status,
+            Err(refusal) => {
+                story.refused(&refusal);
+                refusal.status()
+            }
         }
     };
     let mut out = format!("{} {} from {}\n\n", received.method(), received.target(), peer.addr.ip());
@@ -301,8 +318,31 @@ fn grade(found: &Found<'_, '_>, status: StatusCode) -> String {
     out
 }
 
+/// What the client is asked in the handshake, before there is a request. The story goes on with what it may show.
+fn asks(generation: &Generation, peer: &Peer) -> Option<String> {
+    let tls = peer.tls.as_ref()?;
+    let told = match tls.clients.wish {
+        Wish::Off => return None,
+        Wish::Request => "a client certificate is asked for, and may be missing",
+        Wish::Require => "a client certificate is required: without a valid one there is no connection",
+    };
+    let listener = generation.listeners.get(peer.listener)?;
+    let own = listener.clients.of(None);
+    let site = tls.sni.as_deref().and_then(|host| generation.hosts.get(host)).copied();
+    let site = site.filter(|_| !own.is_same(&tls.clients)).and_then(|site| generation.sites.get(site));
+    let (whose, place) = match site {
+        Some(site) => (format!("site {}", site.name), site.place.label()),
+        None => ("the listener".to_owned(), listener.settings.place.label()),
+    };
+    Some(line("tls", "asked", &format!("{told}\n{:24}by `client_certificates` of {whose} ({place})", "")))
+}
+
 fn row(step: Step, outcome: &str, note: &str) -> String {
-    format!("{:<12}{outcome:<12}{note}", step.name())
+    line(step.name(), outcome, note)
+}
+
+fn line(step: &str, outcome: &str, note: &str) -> String {
+    format!("{step:<12}{outcome:<12}{note}")
 }
 
 fn blocked(refusal: &Refusal) -> String {

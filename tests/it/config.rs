@@ -246,6 +246,50 @@ fn a_bad_flag_names_itself() {
 }
 
 #[test]
+fn explain_knows_what_happens_before_the_first_step_and_who_is_spared() {
+    let dir = tempfile::tempdir().unwrap();
+    certs::issue(dir.path(), "www", &[HOST]);
+    std::fs::write(dir.path().join("clients.pem"), certs::authority_pem()).unwrap();
+    let asks = |wish: &str| format!("client_certificates = \"{wish}\"\nclient_ca = \"clients.pem\"\n");
+    let sites = |first: &str, listener: &str| {
+        whole("http://127.0.0.1:1").replacen("[[listen]]\n", &format!("[[listen]]\n{listener}"), 1)
+            + first
+            + "[[site]]\nhosts = [\"open.example.org\"]\nupstream = \"http://127.0.0.1:1\"\n"
+            + "[health]\non_listeners = true\n[bans]\nignore = [\"192.0.2.7\"]\n"
+    };
+    let explain = |text: &str, args: &[&str]| {
+        std::fs::write(dir.path().join("ravelin.toml"), text).unwrap();
+        run(ravelin().current_dir(dir.path()).arg("explain").args(args).args(["--config", "ravelin.toml"]))
+    };
+    let (page, open) = (format!("https://{HOST}/"), "https://open.example.org/");
+    let closed = sites(&asks("require"), "");
+    let said = explain(&closed, &["GET", &page]);
+    said.exits(0).says("a client certificate is required: without a valid one there is no connection");
+    said.says(&format!("by `client_certificates` of site {HOST} (ravelin.toml:6)")).says("origin");
+    assert!(
+        !explain(&closed, &["GET", open]).exits(0).all().contains("client certificate is"),
+        "that site is open"
+    );
+    let said = explain(&sites("", &asks("request")), &["GET", open]);
+    said.exits(0).says("is asked for, and may be missing").says("of the listener (ravelin.toml:");
+
+    let plain = sites("", "");
+    let check = "http://10.0.3.9:8079/-/healthz";
+    let said = explain(&plain, &["GET", check, "--from", "10.0.3.9"]);
+    said.exits(0).says("200 before anything else is asked: `[health] on_listeners`");
+    assert!(!said.all().contains("unknown-host"), "{}", said.all());
+    let said = explain(&plain, &["GET", check, "--from", "203.0.113.9"]);
+    said.exits(0).says("no health check: those are GET or HEAD from `[health] sources`").says("host");
+    let said = explain(&plain.replace("on_listeners = true", "on_listeners = false"), &["GET", check]);
+    assert!(!said.exits(0).all().contains("health check"), "{}", said.all());
+
+    let spared = "never locked out: it stands in `ignore` of `[bans]`";
+    explain(&plain, &["GET", &page, "--from", "192.0.2.7"]).exits(0).says(spared);
+    let said = explain(&plain, &["GET", &page, "--from", "192.0.2.8"]);
+    assert!(!said.exits(0).says("not locked out").all().contains(spared), "{}", said.all());
+}
+
+#[test]
 fn explain_walks_the_steps_and_names_the_line_that_decides() {
     let dir = tempfile::tempdir().unwrap();
     certs::issue(dir.path(), "www", &[HOST]);
