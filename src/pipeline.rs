@@ -229,9 +229,10 @@ pub fn decide<'g, 'r>(
     if let Some((mode, refusal)) = bans::check(&generation.bans, memory, &who) {
         gate(witness, found.route.rules.modes.ban.min(mode), || Err(refusal))?;
     }
-    witness.passed(Step::Ban, || match generation.bans.ignores(client.addr) {
-        true => "never locked out: it stands in `ignore` of `[bans]`".to_owned(),
-        false => "not locked out".to_owned(),
+    witness.passed(Step::Ban, || {
+        let is_spared = generation.bans.ignores(client.addr);
+        if is_spared { "never locked out: it stands in `ignore` of `[bans]`" } else { "not locked out" }
+            .to_owned()
     });
 
     // 3 · What is asked? The redirect comes before the path: it repeats what the client wrote.

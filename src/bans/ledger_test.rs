@@ -44,7 +44,7 @@ fn the_fourth_failure_in_ten_minutes_makes_a_ban_that_ends() {
 
 /// How long it takes until nobody is banned, by a clock that goes on from `now`.
 fn until_free(ledger: &Ledger, client: Key, now: Millis) -> Duration {
-    let minutes = (0..=60 * 24 * 30).map(|n| Duration::from_mins(n));
+    let minutes = (0..=60 * 24 * 30).map(Duration::from_mins);
     let free = |after: &Duration| ledger.banned(client, SITE, now.plus(*after)).is_none();
     minutes.into_iter().find(free).unwrap()
 }

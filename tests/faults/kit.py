@@ -190,13 +190,14 @@ def client_tls(alpn=("http/1.1",)):
     return context
 
 
-def ask(target="/", port=HTTP, timeout=30, address="127.0.0.1"):
-    """One GET on a connection of its own: status (0: none), seconds, body."""
+def ask(target="/", port=HTTP, timeout=30, address="127.0.0.1", client=None):
+    """One GET on a connection of its own, for a client elsewhere if it is named: status (0: none), seconds, body."""
+    visitor = f"X-Forwarded-For: {client}\r\n" if client else ""
     began = time.monotonic()
     try:
         with socket.create_connection((address, port), timeout=timeout) as wire:
             wire.settimeout(timeout)
-            wire.sendall(f"GET {target} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n".encode())
+            wire.sendall(f"GET {target} HTTP/1.1\r\nHost: {HOST}\r\n{visitor}Connection: close\r\n\r\n".encode())
             text = b""
             while piece := wire.recv(65536):
                 text += piece

@@ -75,6 +75,89 @@ fn tasks_are_spawned_where_the_architecture_says() {
     assert_eq!(offenders(&["tokio::spawn", "task::spawn"], &allowed), Vec::<String>::new());
 }
 
+/// Every test of the tree as `path::to::module::name`, those of the library and those of `tests/it`.
+fn tests_of_the_tree() -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    for folder in ["src", "tests/it"] {
+        collect(&root.join(folder), &mut files);
+    }
+    let of_one = |path: &PathBuf| {
+        let inside =
+            path.strip_prefix(root).expect("below the root").with_extension("").display().to_string();
+        let inside = inside.trim_start_matches("src/").trim_start_matches("tests/it/").replace('/', "::");
+        // `ledger_test.rs` is the module `tests` of `ledger.rs`.
+        let module = match inside.strip_suffix("_test") {
+            Some(tested) => format!("{tested}::tests"),
+            None => inside.trim_end_matches("::mod").to_owned(),
+        };
+        names(&fs::read_to_string(path).expect("readable"), &module)
+    };
+    files.iter().flat_map(of_one).collect()
+}
+
+/// The tests of one file. Modules within it are told by their indentation, as `cargo fmt` leaves it.
+fn names(text: &str, module: &str) -> Vec<String> {
+    let mut inner: Vec<(usize, &str)> = Vec::new();
+    let (mut is_test, mut found) = (false, Vec::new());
+    for line in text.lines() {
+        let (word, depth) = (line.trim_start(), line.len() - line.trim_start().len());
+        let word = word.trim_start_matches("pub(crate) ").trim_start_matches("pub(super) ");
+        inner.retain(|(at, _)| word.is_empty() || *at < depth);
+        is_test |= word.starts_with("#[test]") || word.starts_with("#[tokio::test");
+        let name = |rest: &'_ str| rest.split(['(', '<', ' ', ';']).next().unwrap_or_default().len();
+        if let Some(rest) = word.strip_prefix("mod ").filter(|_| word.ends_with('{')) {
+            inner.push((depth, &rest[..name(rest)]));
+        } else if let Some(rest) = word.strip_prefix("async fn ").or_else(|| word.strip_prefix("fn ")) {
+            let path: String = inner.iter().flat_map(|(_, module)| [*module, "::"]).collect();
+            if is_test {
+                found.push(format!("{module}::{path}{}", &rest[..name(rest)]));
+            }
+            is_test = false;
+        }
+    }
+    found
+}
+
+#[test]
+fn every_proof_that_the_list_of_faults_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("docs/faults.md")).expect("the list");
+    let tests = tests_of_the_tree();
+    assert!(tests.len() > 1000, "the walk found the tests: {}", tests.len());
+    let has = |name: &str| match name.strip_suffix('*') {
+        Some(all) => tests.iter().any(|test| test.starts_with(all)),
+        None => tests.iter().any(|test| test == name),
+    };
+    let (mut module, mut count, mut missing) = (String::new(), 0, Vec::new());
+    for quoted in text.lines().flat_map(|line| line.split('`').skip(1).step_by(2)) {
+        // `::name` stands in the module of what was named before.
+        let full = if quoted.starts_with("::") { format!("{module}{quoted}") } else { quoted.to_owned() };
+        let is_path = full.contains("::")
+            && full.bytes().all(|b| b.is_ascii_alphanumeric() || b":_*".contains(&b))
+            && !full.ends_with(':');
+        if is_path {
+            count += 1;
+            module = full.rsplit_once("::").map_or(String::new(), |(module, _)| module.to_owned());
+            missing.extend(Some(full).filter(|full| !has(full)));
+        }
+    }
+    assert!(count > 60, "the list was read: {count}");
+    let scripts: Vec<_> = text.split("script `").skip(1).filter_map(|rest| rest.split('`').next()).collect();
+    assert!(scripts.len() >= 9, "{scripts:?}");
+    let gone = scripts.iter().filter(|name| !root.join("tests/faults").join(name).is_file());
+    missing.extend(gone.map(|name| format!("tests/faults/{name}")));
+    let is_corpus =
+        |quoted: &&str| Path::new(quoted).extension().is_some_and(|extension| extension == "yaml");
+    let corpora = text.split('`').filter(is_corpus);
+    missing.extend(corpora.filter(|name| !root.join("tests/corpus").join(name).is_file()).map(str::to_owned));
+    assert!(missing.is_empty(), "docs/faults.md names what is not there: {missing:#?}");
+    let rows: Vec<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("| ")?.split(' ').next()).collect();
+    let numbers: Vec<usize> = rows.iter().filter_map(|cell| cell.parse().ok()).collect();
+    assert_eq!(numbers, (1..=numbers.len()).collect::<Vec<_>>(), "each fault has one row");
+}
+
 #[test]
 fn what_decides_knows_nothing_of_sockets_and_origins() {
     let forbidden = ["crate::upstream", "crate::listen", "crate::admin"];

@@ -1,9 +1,11 @@
 //! The end: in order while there is time, by force when there is none, and by `kill -9`.
 
 use std::future::Future;
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ::h2::client::SendRequest;
@@ -177,6 +179,65 @@ fn kill_9_under_load_and_it_starts_again_on_the_same_ports() {
     let text = std::fs::read_to_string(&path).unwrap();
     let whole = |line: &str| serde_json::from_str::<serde_json::Value>(line).is_ok();
     assert!(text.lines().all(whole), "a line is whole or not there");
+}
+
+/// Asks for `/bad` from one new address after the other, until the connection breaks.
+fn misbehave(port: u16, made: &AtomicUsize) {
+    let Ok(mut wire) = TcpStream::connect(("127.0.0.1", port)) else { return };
+    let _ = wire.set_read_timeout(Some(PATIENCE));
+    for n in 0..u32::MAX {
+        let client = std::net::Ipv4Addr::from(0xc633_0000 + n % 0xffff);
+        let request = format!("GET /bad HTTP/1.1\r\nHost: {HOST}\r\nX-Forwarded-For: {client}\r\n\r\n");
+        let mut answer = [0; 4096];
+        if wire.write_all(request.as_bytes()).is_err() || !matches!(wire.read(&mut answer), Ok(1..)) {
+            return;
+        }
+        made.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn bans_survive_kill_9_under_load() {
+    let dir = tempfile::tempdir().unwrap();
+    let origin = Recorder::answering(OK);
+    let tables = format!(
+        "[state]\nstore = \"file:{}\"\n[client]\ntrusted_proxies = [\"127.0.0.1\"]\n\
+         [[jail]]\nname = \"door\"\nmatch = {{ path = \"/bad\" }}\nmax_retry = 1\nban_time = \"1 h\"",
+        dir.path().join("state.redb").display()
+    );
+    let status = |site: &Ravelin, client: &str, path: &str| {
+        site.ask(path).header("X-Forwarded-For", client).send().status
+    };
+    let mut banned: Vec<String> = Vec::new();
+    for round in 0..3 {
+        let mut site = proxy().site(HOST, &origin).plain_serves().table(&tables).start();
+        for client in &banned {
+            assert_eq!(status(&site, client, "/"), 403, "{client} in round {round}: {}", site.stderr());
+        }
+        assert!(!site.stderr().contains("damaged"), "{}", site.stderr());
+        let before = site.counted(&["state_changes", "written"]);
+        for n in 0..10 {
+            let client = format!("192.0.2.{}", round * 10 + n);
+            assert_eq!(status(&site, &client, "/bad"), 200);
+            assert_eq!(status(&site, &client, "/"), 403);
+            banned.push(client);
+        }
+        // From here on they are on the disk. Then bans come by the dozen, and the kill meets writes under way.
+        let written = || (site.counted(&["state_changes", "written"]) >= before + 10.0).then_some(());
+        assert!(within(PATIENCE, written).is_some(), "{}", site.stderr());
+        let made = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            let (port, made) = (site.http_port(), &made);
+            for _ in 0..2 {
+                scope.spawn(move || misbehave(port, made));
+            }
+            let busy = within(PATIENCE, || (made.load(Ordering::Relaxed) > 200).then_some(()));
+            assert!(busy.is_some(), "{}", site.stderr());
+            site.signal("KILL");
+            site.ends_within(PATIENCE);
+        });
+    }
+    assert_eq!(banned.len(), 30);
 }
 
 /// A process that is killed with SIGKILL when this is dropped.
