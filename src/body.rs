@@ -154,16 +154,10 @@ impl Body {
 }
 
 impl Body {
-    /// Nobody asks for more until it is polled again: the one who is to take what was there is slow. A client that still
-    /// sends its request is not asked meanwhile either, and is not to blame.
+    /// Nobody asks the client for more until it is polled again: what it does not send meanwhile is not its fault.
     pub fn pause(&mut self) {
-        match &mut self.source {
-            Source::Client(body) => body.pause(),
-            Source::Origin(body) => body.pause(),
-            // Over HTTP/2 the request goes on by itself.
-            Source::Empty | Source::Full(_) | Source::Stream(_) => {}
-            #[cfg(test)]
-            Source::Scripted(_) => {}
+        if let Source::Client(body) = &mut self.source {
+            body.pause();
         }
     }
 

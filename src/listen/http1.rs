@@ -456,11 +456,7 @@ impl Sending {
                 self.broken = Some(error);
             }
             // What came before the break is the client's to see; the missing end tells it the rest.
-            let written = self.poll_write(cx, wire);
-            if let (Poll::Pending, Some(body)) = (&written, &mut self.body) {
-                body.pause();
-            }
-            ready!(written)?;
+            ready!(self.poll_write(cx, wire))?;
             if let Some(error) = self.broken.take() {
                 let _ = wire.line().poll_flush(cx);
                 return Poll::Ready(Err(error));

@@ -147,6 +147,7 @@ impl OriginBody {
             }
             if let Some(data) = self.next.take() {
                 self.look_ahead();
+                self.pause();
                 return Poll::Ready(Some(Ok(data)));
             }
             if matches!(self.coding, Coding::Done) {
@@ -158,8 +159,9 @@ impl OriginBody {
         }
     }
 
-    /// Nobody asks for more until the next call of [`OriginBody::poll_data`], which also sends the request on.
-    pub fn pause(&mut self) {
+    /// Whoever has a piece asks for the next one when this one is out, however long its client takes. The request is not
+    /// sent on meanwhile, and nobody asks for the rest of it.
+    fn pause(&mut self) {
         if let Some(flow) = &mut self.flow {
             flow.upload.pause();
         }

@@ -1,11 +1,15 @@
 //! An evil origin: each fault of the corpus ends in one clear error, in bounded memory and time, and
 //! the next request is healthy.
 
-use std::task::Poll;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::*;
+use crate::body::{Inflow, Upload};
 use crate::clock;
+use crate::guard::pace::{self, Meter};
+use crate::observe::Received;
 use crate::refusal::{Reason, Refusal};
 
 /// What the origin does after it has said its lines.
@@ -269,6 +273,40 @@ async fn an_early_answer_to_a_large_upload_is_not_lost() {
         assert_eq!(kept(&upstream), 0);
         is_healthy(&origin, &upstream).await;
     }
+}
+
+/// A client that sends nothing of its body.
+struct Silent;
+
+impl Inflow for Silent {
+    fn poll_piece(&self, _: &mut Context<'_>) -> Poll<Option<std::io::Result<Bytes>>> {
+        Poll::Pending
+    }
+
+    fn remaining(&self) -> Option<u64> {
+        None
+    }
+}
+
+#[tokio::test]
+async fn who_reads_an_early_answer_slowly_is_not_taken_for_a_slow_sender() {
+    let origin = Origin::start().await;
+    let upstream = origin.upstream();
+    let meter = Meter::new(pace::Policy { idle: SHORT * 2, rate: 0 }, u64::MAX);
+    let body = Body::client(Upload::http1(Arc::new(Silent)), meter, Received::default());
+    let (result, mut peer) = tokio::join!(
+        upstream.send(0, call(Method::POST, RequestFraming::Chunked, body)),
+        origin.serve("HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\nfirst"),
+    );
+    let mut body = result.unwrap().reply.body;
+    assert_eq!(frame(&mut body).await.unwrap().unwrap(), "first");
+    peer.say("later").await;
+    // Nobody asks for the next piece, whatever the protocol of the client: it still takes the one before it.
+    tokio::time::sleep(SHORT * 4).await;
+    assert_eq!(frame(&mut body).await.unwrap().unwrap(), "later");
+    // Whoever is asked, and sends nothing, still comes to an end.
+    let error = frame(&mut body).await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("0 bytes of body"), "{error}");
 }
 
 #[tokio::test]
