@@ -422,6 +422,8 @@ impl Steward {
         self.names.entry(name.into()).or_default().came = true;
         self.take_over(name, kept.as_bytes());
         self.book.issued.fetch_add(1, Relaxed);
+        // It serves from here on, however long it takes to keep it.
+        self.count(policy);
         let mut told = policy.storage.put(&key_of(name), kept.as_bytes(), None).await;
         if told.is_ok() {
             let now = clock::millis().0.to_string().into_bytes();

@@ -75,6 +75,8 @@ fn a_certificate_comes_by_a_handshake_is_kept_and_serves_after_a_restart() {
     // A reload is a reason to try again at once.
     proxied.signal("HUP");
     serves(&proxied, HOST, &root);
+    // Said once it is kept.
+    says(&proxied, "a certificate came");
     let metrics = proxied.admin("/metrics").text();
     assert!(
         metrics.contains("ravelin_acme_waiting 0") && metrics.contains("result=\"issued\"} 1"),
