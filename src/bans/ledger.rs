@@ -35,8 +35,18 @@ const MOMENTS: usize = 16;
 /// As many changes wait for the store; then the oldest go.
 const CHANGES_KEPT: usize = 16_384;
 
-/// A client that logged in is known for as long as TYPO3 keeps a backend session (`BE/sessionTimeout`, 28,800 s).
+/// A client is known for as long after its session was last seen at work as TYPO3 keeps a backend session that nobody
+/// uses (`BE/sessionTimeout`, 28,800 s).
 const KNOWN_FOR: Duration = Duration::from_hours(8);
+
+/// How long after its login the use of a session counts: no login makes anybody known for more than a day.
+const COUNTS_FOR: Duration = Duration::from_hours(16);
+
+/// The use of a session is noted, and told to the store, no more often than that.
+const NOTED_EACH: Duration = Duration::from_mins(15);
+
+/// Sessions at work whose use is followed; those that were not used for longest go.
+const WORKING: usize = 16_384;
 
 /// Sessions that began and were not seen at work yet: minutes lie between the two where a second factor does.
 const BEGUN: usize = 16_384;
@@ -119,14 +129,16 @@ pub enum Change {
         /// When.
         at: Millis,
     },
-    /// A client logged in: its new session was seen at work.
+    /// A client logged in: its session was seen at work.
     LoggedIn {
         /// Who.
         client: Key,
         /// Where.
         site: SiteId,
-        /// When.
+        /// When it was seen.
         at: Millis,
+        /// The session, and when it began; none if another version told it.
+        work: Option<(SessionId, Millis)>,
     },
     /// Every ban was lifted.
     Flushed,
@@ -204,12 +216,22 @@ struct Shard {
     tracks: Shelf<TrackKey, Track>,
     known: Shelf<(Key, SiteId), Millis>,
     begun: Shelf<(Key, SiteId, SessionId), Begun>,
+    working: Shelf<(Key, SiteId, SessionId), Working>,
     under_way: Shelf<TrackKey, Tries>,
 }
 
 /// When a session began.
 #[derive(Debug)]
 struct Begun(Millis);
+
+/// A session that keeps its client known.
+#[derive(Debug)]
+struct Working {
+    /// When its client logged in.
+    began: Millis,
+    /// When its use was last noted.
+    noted: Millis,
+}
 
 /// The bans of one subject.
 #[derive(Debug, Default)]
@@ -251,6 +273,13 @@ impl Worth for Held {
 impl Worth for Begun {
     fn worth(&self, now: Millis) -> Option<u64> {
         (now.apart(self.0) < BEGUN_FOR).then_some(self.0.0)
+    }
+}
+
+impl Worth for Working {
+    fn worth(&self, now: Millis) -> Option<u64> {
+        let counts = now.since(self.began) < COUNTS_FOR && now.since(self.noted) < KNOWN_FOR;
+        counts.then_some(self.noted.0)
     }
 }
 
@@ -518,20 +547,37 @@ impl Ledger {
         }
     }
 
-    /// A session is at work as only one can that nothing more is asked of: its client logged in, if it began here lately.
+    /// A session is at work as only one can that nothing more is asked of: its client logged in, if it began here lately,
+    /// and stays known, if it did so before.
     pub fn at_work(&self, client: Key, site: SiteId, session: SessionId, now: Millis) {
-        let begun = self
-            .shard(&Subject::Client(client))
-            .and_then(|mut shard| shard.begun.remove(&(client, site, session)));
-        if begun.is_some_and(|begun| begun.worth(now).is_some()) {
-            self.logged_in(client, site, now);
+        let shard = self.shard(&Subject::Client(client));
+        let began = shard.and_then(|mut shard| shard.note_use((client, site, session), now));
+        if let Some(began) = began {
+            self.know(client, site, now);
+            let work = Some((session, began));
+            self.journal.note(|| Change::LoggedIn { client, site, at: now, work });
         }
     }
 
     /// A client was seen to log in to the backend of a site.
     pub fn logged_in(&self, client: Key, site: SiteId, now: Millis) {
         self.know(client, site, now);
-        self.journal.note(|| Change::LoggedIn { client, site, at: now });
+        self.journal.note(|| Change::LoggedIn { client, site, at: now, work: None });
+    }
+
+    /// Another replica saw a session at work, or this one did before it was started anew.
+    fn follow_session(&self, key: (Key, SiteId, SessionId), began: Millis, at: Millis, now: Millis) {
+        let working = Working { began, noted: at };
+        if working.worth(now).is_none() {
+            return;
+        }
+        if let Some(mut shard) = self.shard(&Subject::Client(key.0)) {
+            shard.begun.remove(&key);
+            let known = shard.working.entry(key, now, || working);
+            known.noted = at.max(known.noted);
+            // Who says that a session is younger than it is known to be is not believed.
+            known.began = began.min(known.began);
+        }
     }
 
     fn know(&self, client: Key, site: SiteId, at: Millis) {
@@ -541,7 +587,7 @@ impl Ledger {
         }
     }
 
-    /// Whether a client was seen to log in to the backend of a site in the last eight hours.
+    /// Whether a client's session was seen at work in the backend of a site in the last eight hours.
     #[must_use]
     pub fn knows(&self, client: Key, site: SiteId, now: Millis) -> bool {
         let shard = self.shard(&Subject::Client(client));
@@ -693,6 +739,8 @@ impl Ledger {
             shard.known.sweep(now, part(known));
             let begun = shard.begun.len();
             shard.begun.sweep(now, part(begun));
+            let working = shard.working.len();
+            shard.working.sweep(now, part(working));
             self.recount(before, shard.bans.len());
         }
     }
@@ -768,7 +816,12 @@ impl Ledger {
             Change::Began { client, site, session, at } => {
                 self.begin_session(client, site, session, at.min(now));
             }
-            Change::LoggedIn { client, site, at } => self.know(client, site, at.min(now)),
+            Change::LoggedIn { client, site, at, work } => {
+                self.know(client, site, at.min(now));
+                if let Some((session, began)) = work {
+                    self.follow_session((client, site, session), began.min(at).min(now), at.min(now), now);
+                }
+            }
             Change::Flushed => drop(self.clear()),
             Change::Granted { net, until } => self.grants.set(net, until, now),
         }
@@ -801,8 +854,24 @@ impl Shard {
             tracks: Shelf::new(bounds.failures / SHARDS),
             known: Shelf::new(bounds.known / SHARDS),
             begun: Shelf::new(BEGUN / SHARDS),
+            working: Shelf::new(WORKING / SHARDS),
             under_way: Shelf::new(UNDER_WAY / SHARDS),
         }
+    }
+
+    /// When this session began, if it did so here and its use is to be noted now: the first one, and then one in
+    /// [`NOTED_EACH`].
+    fn note_use(&mut self, key: (Key, SiteId, SessionId), now: Millis) -> Option<Millis> {
+        if let Some(working) = self.working.get_mut(&key) {
+            let due = working.worth(now).is_some() && now.since(working.noted) >= NOTED_EACH;
+            return due.then(|| {
+                working.noted = now;
+                working.began
+            });
+        }
+        let began = self.begun.remove(&key).filter(|begun| begun.worth(now).is_some())?.0;
+        self.working.entry(key, now, || Working { began, noted: now });
+        Some(began)
     }
 }
 

@@ -424,3 +424,78 @@ fn only_a_session_that_began_here_and_is_at_work_makes_its_client_known() {
     let kept: usize = here.shards.iter().map(|shard| lock(shard).begun.len()).sum();
     assert!(kept <= BEGUN, "{kept}");
 }
+
+const HOUR: u64 = 60 * MINUTE;
+
+#[test]
+fn who_works_on_stays_known_for_a_day_at_most() {
+    let ledger = Ledger::default();
+    let client = key("192.0.2.1");
+    ledger.began(client, SITE, SessionId(7), Millis(0));
+    for minute in (0..40 * 60).step_by(5) {
+        let now = Millis(minute * MINUTE);
+        ledger.at_work(client, SITE, SessionId(7), now);
+        let counts = minute * MINUTE < 24 * HOUR - 15 * MINUTE;
+        assert!(!counts || ledger.knows(client, SITE, now), "minute {minute}");
+        assert!(minute * MINUTE < 24 * HOUR || !ledger.knows(client, SITE, now), "minute {minute}");
+    }
+    ledger.began(client, SITE, SessionId(8), Millis(40 * HOUR));
+    ledger.at_work(client, SITE, SessionId(8), Millis(40 * HOUR));
+    assert!(ledger.knows(client, SITE, Millis(48 * HOUR - 1)), "a new login begins a new day");
+    assert!(!ledger.knows(client, SITE, Millis(48 * HOUR)));
+    ledger.at_work(client, SITE, SessionId(8), Millis(48 * HOUR));
+    assert!(!ledger.knows(client, SITE, Millis(48 * HOUR)), "eight hours without use are the end");
+}
+
+#[test]
+fn a_forged_session_or_one_from_elsewhere_extends_nothing() {
+    let ledger = Ledger::default();
+    let (client, other) = (key("192.0.2.1"), key("192.0.2.2"));
+    ledger.began(client, SITE, SessionId(7), Millis(0));
+    ledger.at_work(client, SITE, SessionId(7), Millis(0));
+    for minute in 0..8 * 60 {
+        let now = Millis(minute * MINUTE);
+        ledger.at_work(client, SITE, SessionId(minute + 100), now);
+        ledger.at_work(client, OTHER, SessionId(7), now);
+        ledger.at_work(other, SITE, SessionId(7), now);
+    }
+    assert!(!ledger.knows(client, SITE, Millis(8 * HOUR)));
+    assert!(!ledger.knows_somewhere(other, Millis(0)) && !ledger.knows(client, OTHER, Millis(0)));
+}
+
+#[test]
+fn the_use_of_a_session_is_told_once_in_a_quarter_and_followed_by_all() {
+    let (here, there) = (Ledger::default(), Ledger::default());
+    here.follow();
+    there.follow();
+    let client = key("192.0.2.1");
+    here.began(client, SITE, SessionId(7), Millis(0));
+    for second in 0..3_600 {
+        here.at_work(client, SITE, SessionId(7), Millis(second * 1_000));
+    }
+    let changes = here.changes();
+    assert_eq!(changes.len(), 1 + 4, "its beginning, and four quarters: {changes:?}");
+    for change in changes.into_iter().skip(1) {
+        there.apply(change, Millis(HOUR));
+    }
+    there.at_work(client, SITE, SessionId(7), Millis(45 * MINUTE + 1));
+    assert!(there.changes().is_empty(), "the other one told this quarter");
+    there.at_work(client, SITE, SessionId(7), Millis(8 * HOUR));
+    assert!(there.knows(client, SITE, Millis(15 * HOUR)), "also where it neither began nor was used");
+    let told = there.changes();
+    assert!(
+        matches!(told[..], [Change::LoggedIn { work: Some((SessionId(7), Millis(0))), .. }]),
+        "with its beginning: {told:?}"
+    );
+    // What a store says of a session that nobody saw begin is bounded all the same.
+    let work = Some((SessionId(7), Millis(u64::MAX)));
+    there.apply(Change::LoggedIn { client, site: SITE, at: Millis(u64::MAX), work }, Millis(9 * HOUR));
+    there.at_work(client, SITE, SessionId(7), Millis(16 * HOUR));
+    assert!(!there.knows(client, SITE, Millis(17 * HOUR)), "the earliest beginning holds");
+    for number in 0..100_000 {
+        here.began(client, SITE, SessionId(number), Millis(number));
+        here.at_work(client, SITE, SessionId(number), Millis(number));
+    }
+    let kept: usize = here.shards.iter().map(|shard| lock(shard).working.len()).sum();
+    assert!(kept <= WORKING, "{kept}");
+}

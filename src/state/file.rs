@@ -168,8 +168,10 @@ fn key(change: &Change) -> String {
                 line::site(ban.site)
             )
         }
-        Change::LoggedIn { client, site, .. } => {
-            format!("login\t{}\t{}", client.addr(), line::site(Some(*site)))
+        // Each session keeps its client known by itself: one that ends takes nothing from the others.
+        Change::LoggedIn { client, site, work, .. } => {
+            let session = work.map(|(session, _)| format!("\t{:016x}", session.0)).unwrap_or_default();
+            format!("login\t{}\t{}{session}", client.addr(), line::site(Some(*site)))
         }
         Change::Granted { net, .. } => format!("grant\t{net}"),
         _ => String::new(),
@@ -281,6 +283,31 @@ mod tests {
         assert_eq!(bans(&file), [one]);
         file.write(&[Change::Flushed], Millis(0)).unwrap();
         assert_eq!(bans(&file), []);
+    }
+
+    #[test]
+    fn each_session_keeps_its_client_known_after_a_restart() {
+        use crate::bans::{Ledger, SessionId};
+        use crate::client::key::{Key, Prefix};
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.redb");
+        let (client, site) = (Key::new([192, 0, 2, 1].into(), Prefix::default()), SiteId(1));
+        let before = Ledger::default();
+        before.follow();
+        for session in [SessionId(1), SessionId(2)] {
+            before.began(client, site, session, Millis(0));
+            before.at_work(client, site, session, Millis(0));
+        }
+        File::open(&path, Millis(0)).unwrap().write(&before.changes(), Millis(0)).unwrap();
+        let hour = 3_600_000;
+        for (session, known) in [(SessionId(1), true), (SessionId(2), true), (SessionId(3), false)] {
+            let after = Ledger::default();
+            for change in File::open(&path, Millis(hour)).unwrap().restore(Millis(hour)).unwrap() {
+                after.apply(change, Millis(hour));
+            }
+            after.at_work(client, site, session, Millis(7 * hour));
+            assert_eq!(after.knows(client, site, Millis(9 * hour)), known, "{session:?}");
+        }
     }
 
     #[test]

@@ -98,8 +98,11 @@ pub fn change(change: &Change) -> String {
             let (site, session) = (site(Some(*at_site)), session.0);
             let _ = write!(out, "began\t{}\t{site}\t{session:016x}\t{}", client.addr(), at.0);
         }
-        Change::LoggedIn { client, site: at_site, at } => {
+        Change::LoggedIn { client, site: at_site, at, work } => {
             let _ = write!(out, "login\t{}\t{}\t{}", client.addr(), site(Some(*at_site)), at.0);
+            if let Some((session, began)) = work {
+                let _ = write!(out, "\t{:016x}\t{}", session.0, began.0);
+            }
         }
         Change::Flushed => out.push_str("flushed"),
         Change::Granted { net, until } => {
@@ -129,18 +132,23 @@ pub fn read(line: &str) -> Option<Change> {
         "began" => Change::Began {
             client: read_client(fields.next()?)?,
             site: read_site(fields.next()?)??,
-            session: SessionId(u64::from_str_radix(fields.next()?, 16).ok()?),
+            session: read_session(fields.next()?)?,
             at: read_time(fields.next()?)?,
         },
         "login" => Change::LoggedIn {
             client: read_client(fields.next()?)?,
             site: read_site(fields.next()?)??,
             at: read_time(fields.next()?)?,
+            work: fields.next().and_then(read_session).zip(fields.next().and_then(read_time)),
         },
         "flushed" => Change::Flushed,
         "granted" => Change::Granted { net: fields.next()?.parse().ok()?, until: read_time(fields.next()?)? },
         _ => return None,
     })
+}
+
+fn read_session(text: &str) -> Option<SessionId> {
+    u64::from_str_radix(text, 16).ok().map(SessionId)
 }
 
 /// Reads what [`ban`] wrote.
@@ -283,10 +291,13 @@ mod tests {
             }),
             any_tally().prop_map(|tally| Change::Struck(tally, None)),
             any_tally().prop_map(|tally| Change::Forgiven(Tally { find_time: Duration::ZERO, ..tally })),
-            (any::<IpAddr>(), any::<u64>(), any::<u64>()).prop_map(|(ip, site, at)| Change::LoggedIn {
-                client: Key::new(ip, Prefix::default()),
-                site: SiteId(site),
-                at: Millis(at),
+            (any::<IpAddr>(), any::<u64>(), any::<u64>(), any::<bool>()).prop_map(|(ip, site, at, told)| {
+                Change::LoggedIn {
+                    client: Key::new(ip, Prefix::default()),
+                    site: SiteId(site),
+                    at: Millis(at),
+                    work: told.then_some((SessionId(!site), Millis(at / 2))),
+                }
             }),
             (any::<IpAddr>(), any::<u64>(), any::<u64>()).prop_map(|(ip, number, at)| Change::Began {
                 client: Key::new(ip, Prefix::default()),
