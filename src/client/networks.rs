@@ -1,8 +1,11 @@
 //! Networks as an operator lists them: in CIDR notation, by the name of a set, or from a file of them.
 
+use std::time::Duration;
+
 use ipnet::IpNet;
 use serde_json::Value;
 
+use crate::clock::{self, Millis};
 use crate::config::complaint::did_you_mean;
 use crate::config::file;
 use crate::config::section::{Fault, FromText, FromToml, Item, Placed, Reading};
@@ -30,6 +33,15 @@ const LARGEST: u64 = 32 << 20;
 /// because anybody can rent an address of EC2.
 const CLOUDFRONT: [&str; 2] = ["CLOUDFRONT_ORIGIN_FACING", "CLOUDFRONT"];
 
+/// How old the list may be that this version came with: releases bring newer ones.
+const SHIPPED_MAX: Duration = Duration::from_hours(365 * 24);
+
+/// How old a list may be that the operator fetches: AWS changes it a few times a year.
+const FETCHED_MAX: Duration = Duration::from_hours(90 * 24);
+
+/// What renews a list that the operator fetches.
+const RENEW: &str = "curl -fsSo ip-ranges.json https://ip-ranges.amazonaws.com/ip-ranges.json";
+
 impl Networks {
     /// The networks of a named set; `None` for a word that names none.
     #[must_use]
@@ -43,7 +55,13 @@ impl FromToml for Networks {
     fn from_toml(item: &Item<'_>, reading: &mut Reading<'_>) -> Option<Self> {
         let word = item.text(reading)?;
         match read(&word, reading) {
-            Ok(nets) => Some(Self { word: word.into(), nets }),
+            Ok((nets, stale)) => {
+                if let Some(Fault { message, hint }) = stale {
+                    let message = format!("`{}`: {message}", item.name());
+                    reading.complaints.warning(Some(&item.place), message, hint);
+                }
+                Some(Self { word: word.into(), nets })
+            }
             Err(fault) => {
                 let message = format!("`{}`: {}", item.name(), fault.message);
                 reading.complaints.error(Some(&item.place), message, fault.hint);
@@ -58,12 +76,13 @@ pub fn all(list: &[Placed<Networks>]) -> impl Iterator<Item = IpNet> {
     list.iter().flat_map(|element| element.value.nets.iter().copied())
 }
 
-fn read(word: &str, reading: &Reading<'_>) -> Result<Box<[IpNet]>, Fault> {
+/// What a word means, and what there is to say of the age of it.
+fn read(word: &str, reading: &Reading<'_>) -> Result<(Box<[IpNet]>, Option<Fault>), Fault> {
     if let Some(named) = Networks::named(word) {
-        return Ok(named.nets);
+        return Ok((named.nets, shipped_is_old(word, clock::millis())));
     }
     let Some(path) = word.strip_prefix("file:") else {
-        return IpNet::from_text(word).map(|net| [net].into()).map_err(|fault| meant(word, fault));
+        return IpNet::from_text(word).map(|net| ([net].into(), None)).map_err(|fault| meant(word, fault));
     };
     let path = reading.base.join(path);
     let text = file::text(&path, LARGEST).map_err(|error| {
@@ -72,7 +91,38 @@ fn read(word: &str, reading: &Reading<'_>) -> Result<Box<[IpNet]>, Fault> {
     })?;
     let json = text.trim_start().starts_with('{');
     let nets = if json { ip_ranges(&text) } else { list(&text) };
-    nets.map_err(|fault| Fault { message: format!("{}: {}", path.display(), fault.message), ..fault })
+    let place = path.display();
+    let stale = json.then(|| fetched_is_old(&text, &place.to_string(), clock::millis())).flatten();
+    nets.map(|nets| (nets, stale))
+        .map_err(|fault| Fault { message: format!("{place}: {}", fault.message), ..fault })
+}
+
+/// Says that a named set is the list of a day long ago, if it is: only `CloudFront`'s has one.
+fn shipped_is_old(word: &str, now: Millis) -> Option<Fault> {
+    let (_, text) = NAMED.iter().find(|(name, _)| *name == word)?;
+    let token = text.split_once("syncToken ")?.1.split(|c: char| !c.is_ascii_digit()).next()?;
+    let days = older(token, SHIPPED_MAX, now)?;
+    let message = format!("the list `{word}` of this version is {days} days old");
+    Some(Fault::new(
+        message,
+        format!("install a newer version, or `{RENEW}` and `file:ip-ranges.json` in its place"),
+    ))
+}
+
+/// Says that a list of AWS' was made long ago, if it was.
+fn fetched_is_old(text: &str, place: &str, now: Millis) -> Option<Fault> {
+    let document: Value = serde_json::from_str(text).ok()?;
+    let days = older(document.get("syncToken")?.as_str()?, FETCHED_MAX, now)?;
+    let message =
+        format!("{place} is {days} days old; visitors through newer networks of CloudFront count as one");
+    Some(Fault::new(message, format!("in its folder: `{RENEW}`, then reload")))
+}
+
+/// The age in days of what was made then (seconds since 1970, as AWS writes it), if that is more than `most`.
+fn older(token: &str, most: Duration, now: Millis) -> Option<u64> {
+    let made = Millis(token.parse::<u64>().ok()?.saturating_mul(1_000));
+    let age = now.since(made);
+    (age > most).then_some(age.as_secs() / 86_400)
 }
 
 /// A word that is neither a range nor a name: perhaps a name misspelt.
@@ -195,6 +245,45 @@ mod tests {
         {
             assert!(ip_ranges(broken).is_err(), "{broken}");
         }
+    }
+
+    #[test]
+    fn a_list_that_grew_old_is_said_with_what_renews_it() {
+        let made = 1_787_411_825;
+        let day = |days: u64| Millis((made + days * 86_400) * 1_000);
+        assert!(
+            shipped_is_old("cloudfront", day(365)).is_none()
+                && shipped_is_old("cloudfront", Millis(0)).is_none()
+        );
+        assert!(shipped_is_old("vpc", day(9_999)).is_none(), "those ranges never change");
+        let said = shipped_is_old("cloudfront", day(366)).unwrap();
+        assert!(
+            said.message.contains("366 days old") && said.hint.unwrap().contains(RENEW),
+            "{}",
+            said.message
+        );
+        let text = format!("{{\"syncToken\":\"{made}\",\"prefixes\":[]}}");
+        assert!(fetched_is_old(&text, "x.json", day(90)).is_none());
+        let said = fetched_is_old(&text, "x.json", day(91)).unwrap();
+        assert!(said.message.starts_with("x.json is 91 days old") && said.hint.unwrap().contains(RENEW));
+        for odd in ["{}", "{\"syncToken\":7}", "{\"syncToken\":\"-1\"}", "{"] {
+            assert!(fetched_is_old(odd, "x.json", day(9_999)).is_none(), "{odd}");
+        }
+    }
+
+    #[test]
+    fn an_old_file_is_a_warning_and_no_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let entry = "{\"ipv6_prefix\":\"2600:9000:1000::/36\",\"service\":\"CLOUDFRONT\"}";
+        let text = format!("{{\"syncToken\":\"1500000000\",\"prefixes\":[],\"ipv6_prefixes\":[{entry}]}}");
+        std::fs::write(folder.path().join("ip-ranges.json"), text).unwrap();
+        let written = format!("nets = [\"file:{}\"]", folder.path().join("ip-ranges.json").display());
+        let (nets, complaints) = testing::read(&written, |section, reading| {
+            section.get::<Vec<Placed<Networks>>>(reading, "nets").unwrap()
+        });
+        assert_eq!(all(&nets.value).count(), 1, "it is in force");
+        let said = complaints.to_string();
+        assert!(!complaints.has_errors() && said.contains("days old") && said.contains(RENEW), "{said}");
     }
 
     #[test]
