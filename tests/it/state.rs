@@ -304,13 +304,30 @@ fn a_store_that_hangs_slows_nobody() {
     late.hears("192.0.2.2");
 }
 
+/// The user of docs/state.md, and nobody else.
+const FEW_RIGHTS: &str = "user default off\nuser ravelin on >hunter2%two ~{ravelin}:* &{ravelin}:* -@all +hello +ping +select \
+         +subscribe +publish +evalsha +eval +script|load +multi +exec +hget +hset +hdel +hscan +zadd +zrem +zscore +zcard \
+         +zrange +zrevrange +zrangebyscore +zremrangebyscore +zremrangebyrank +del +pexpire +pexpireat +get +set";
+
+#[test]
+fn the_same_user_suffices_over_tls() {
+    let (valkey, origin) = (Valkey::tls_with(FEW_RIGHTS), Recorder::answering(OK));
+    let state =
+        |user: &str| format!("store = \"{}\"\nroots = \"{}\"", valkey.url(user), valkey.roots().display());
+    let (one, other) = (
+        replica(&origin, &state("ravelin:hunter2%25two")),
+        replica(&origin, &state("ravelin:hunter2%25two")),
+    );
+    one.bans(&["add", "192.0.2.1"]).exits(0);
+    other.hears("192.0.2.1");
+    let nobody = replica(&origin, &state(""));
+    nobody.says("the store cannot be used");
+    assert!(!nobody.has("192.0.2.1"), "who has no password is told nothing");
+}
+
 #[test]
 fn a_user_with_few_rights_and_a_password_suffices_and_no_log_knows_it() {
-    let valkey = Valkey::with(
-        "user default off\nuser ravelin on >hunter2%two ~{ravelin}:* &{ravelin}:* -@all +hello +ping +select \
-         +subscribe +publish +evalsha +eval +script|load +multi +exec +hget +hset +hdel +hscan +zadd +zrem +zscore +zcard \
-         +zrange +zrevrange +zrangebyscore +zremrangebyscore +zremrangebyrank +del +pexpire +pexpireat +get +set",
-    );
+    let valkey = Valkey::with(FEW_RIGHTS);
     let origin = Recorder::answering(OK);
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("password"), "hunter2%two\n").unwrap();

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -20,6 +21,20 @@ pub(crate) struct Valkey {
     dir: TempDir,
     tls: bool,
     lines: String,
+    program: &'static str,
+}
+
+/// The next of those that are installed: where both are, the tests take turns.
+fn program() -> &'static str {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let runs = |program: &&str| {
+        let version =
+            Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        version.is_ok_and(|status| status.success())
+    };
+    let installed: Vec<&str> = ["valkey-server", "redis-server"].into_iter().filter(runs).collect();
+    assert!(!installed.is_empty(), "neither valkey-server nor redis-server is installed (tests/run does it)");
+    installed[NEXT.fetch_add(1, Ordering::Relaxed) % installed.len()]
 }
 
 impl Valkey {
@@ -38,9 +53,14 @@ impl Valkey {
         Self::begin(String::new(), true)
     }
 
+    /// The same, with more lines in its configuration.
+    pub(crate) fn tls_with(lines: &str) -> Self {
+        Self::begin(lines.to_owned(), true)
+    }
+
     fn begin(lines: String, tls: bool) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let mut valkey = Self { child: None, port: Port::reserve(), dir, tls, lines };
+        let mut valkey = Self { child: None, port: Port::reserve(), dir, tls, lines, program: program() };
         valkey.run();
         valkey
     }
@@ -70,16 +90,13 @@ impl Valkey {
         }
         let config = path.join("server.conf");
         std::fs::write(&config, text).expect("the configuration is written");
-        let spawn = |program: &str| {
-            Command::new(program)
-                .arg(&config)
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-        };
-        let child = spawn("valkey-server").or_else(|_| spawn("redis-server"));
-        self.child = Some(child.expect("valkey-server or redis-server is installed (tests/run does it)"));
+        let child = Command::new(self.program)
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        self.child = Some(child.expect("it starts"));
         let up = within(PATIENCE, || {
             if self.tls {
                 TcpStream::connect(("127.0.0.1", port)).ok().map(|_| ())
