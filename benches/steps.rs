@@ -177,6 +177,18 @@ fn lockout() {
         if count > 0 {
             time(&format!("bans: check one that is, with its refusal, {count} banned"), || ask(1));
         }
+        if count > 0 {
+            let at_work = client(0);
+            ledger.logged_in(at_work, site, now);
+            let who = Who { addr: at_work.addr(), client: at_work, site };
+            time(&format!("bans: check one that is and is spared, {count} banned"), || {
+                bans::check(&policy, &memory, black_box(&who)).is_none()
+            });
+        }
+        let addr = IpAddr::from([0x2001, 0xdb8, 7, 0, 0, 0, 0, 1]);
+        time(&format!("bans: check an IPv6 network that is not, {count} banned"), || {
+            bans::check_network(&policy, &ledger, black_box(addr), site, now).is_none()
+        });
         let mut number = 0_u32;
         let jail = Jail { max_retry: 1_000, find_time: Duration::from_millis(1), ..Jail::default() };
         time(&format!("bans: count a failure, {count} banned"), || {
