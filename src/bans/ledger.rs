@@ -278,7 +278,7 @@ impl Worth for Begun {
 
 impl Worth for Working {
     fn worth(&self, now: Millis) -> Option<u64> {
-        let counts = now.since(self.began) < COUNTS_FOR && now.since(self.noted) < KNOWN_FOR;
+        let counts = now.apart(self.began) < COUNTS_FOR && now.apart(self.noted) < KNOWN_FOR;
         counts.then_some(self.noted.0)
     }
 }
@@ -863,7 +863,7 @@ impl Shard {
     /// [`NOTED_EACH`].
     fn note_use(&mut self, key: (Key, SiteId, SessionId), now: Millis) -> Option<Millis> {
         if let Some(working) = self.working.get_mut(&key) {
-            let due = working.worth(now).is_some() && now.since(working.noted) >= NOTED_EACH;
+            let due = working.worth(now).is_some() && now.apart(working.noted) >= NOTED_EACH;
             return due.then(|| {
                 working.noted = now;
                 working.began
