@@ -35,7 +35,7 @@ pub const LONGEST_KEY: usize = 512;
 /// More entries are not kept in memory or a file.
 const ENTRIES_MAX: usize = 20_000;
 /// How often, and how long after one another, a file is tried that another process has open at the moment.
-const TRIES: (u32, Duration) = (50, Duration::from_millis(20));
+const TRIES: (u32, Duration) = (250, Duration::from_millis(20));
 /// How long Valkey may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Until when an entry holds (milliseconds since 1970, big-endian; 0 is for ever), and its value.
