@@ -1,6 +1,6 @@
 //! The handful of parameters that make a request a try to log in.
 
-use super::form::Sink;
+use super::form::{Sink, VALUE_MAX};
 use crate::guard::php;
 
 /// What was found of them. A parameter that is sent several times counts with each of its values, because which of
@@ -75,7 +75,8 @@ impl Fields {
         for (name, value) in php::pairs(query) {
             self.candidates = 0;
             self.folded(&name);
-            self.value(&value, true);
+            // As much of it as of a value in a body: the same name is one name, wherever it stands.
+            self.value(value.get(..VALUE_MAX).unwrap_or(&value), value.len() <= VALUE_MAX);
         }
     }
 
