@@ -399,6 +399,7 @@ fn rewriting() -> Outcome {
         tracestate: false,
         websocket: false,
         underscores: UnderscoreHeaders::default(),
+        overrides: Default::default(),
         trusted: false,
         certificate: &[],
         framing: RequestFraming::None,

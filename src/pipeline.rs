@@ -28,7 +28,7 @@ use crate::bans::{self, Action, Ban, Memory, UnderWay, Who};
 use crate::body::{Body, Upload};
 use crate::client::key::Key;
 use crate::client::{self, Client, Peer};
-use crate::clock;
+use crate::clock::{self, Millis};
 use crate::config::units::{Draw, Mode};
 use crate::gate::{Witness, gate, is_enforced};
 use crate::generation::Generation;
@@ -37,8 +37,8 @@ use crate::guard::pace::Meter;
 use crate::guard::target::{Form, Target};
 use crate::guard::upgrade::Upgrade;
 use crate::guard::{
-    access, client_certificate, deny, framing, headers, host, install_tool, login_query, method, path, size,
-    target, upgrade,
+    access, client_certificate, deny, framing, headers, host, install_tool, login_query, method, overrides,
+    path, size, target, upgrade,
 };
 use crate::harden;
 use crate::head::Head;
@@ -262,20 +262,28 @@ pub fn decide<'g, 'r>(
     let asked =
         Question { site, route, client: &client, method: head.method(), path: &path, target: &target };
     let first_byte = closed(generation, memory, &asked, witness)?;
-    let asked = rate::Asked { site: site.id, area: route.area, method: head.method(), path: &path };
-    for rate in generation.bans.rates.iter().filter(|rate| rate.counts(&asked)) {
-        gate(witness, rules.modes.rate.min(rate.mode), || rate.check(memory, key, &asked))?;
+    let counted = rate::Asked { site: site.id, area: route.area, method: head.method(), path: &path };
+    for rate in generation.bans.rates.iter().filter(|rate| rate.counts(&counted)) {
+        gate(witness, rules.modes.rate.min(rate.mode), || rate.check(memory, key, &counted))?;
     }
     witness.passed(Step::Rate, || "not too often".to_owned());
     gate(witness, rules.modes.method, || method::check(&rules.methods, head.method()))?;
+    let on_list = |other: &Method| method::check(&rules.methods, other);
+    gate(witness, rules.modes.method, || overrides::method(rules.overrides, &head, on_list))?;
     witness.passed(Step::Method, || head.method().to_string());
     gate(witness, rules.modes.headers, || headers::check(&rules.headers, &head))?;
+    gate(witness, rules.modes.headers, || {
+        let urls = overrides::urls(rules.overrides, &head)?;
+        urls.iter().try_for_each(|url| overriding(generation, &asked, memory.now, *url))
+    })?;
     let upgrade = match upgrade::check(&rules.upgrade, &head) {
         Ok(upgrade) => upgrade,
         // Only reported, or not looked at: the handshake goes on as it came.
         Err(refusal) => gate(witness, rules.modes.upgrade, || Err(refusal)).map(|()| Upgrade::WebSocket)?,
     };
-    witness.passed(Step::Headers, || format!("{} fields", head.len()));
+    witness.passed(Step::Headers, || {
+        format!("{} fields{}", head.len(), overrides::describe(rules.overrides, &head))
+    });
 
     // 4 · What does it carry? What comes without a length is counted while it streams.
     gate(witness, rules.modes.size, || size::check(&rules.size, &head))?;
@@ -405,6 +413,25 @@ fn closed(
     })?;
     witness.passed(Step::Closed, || "the Install Tool, open to this client".to_owned());
     Ok(asked.site.patience())
+}
+
+/// A URL in a field that goes on must be one that this client could ask for under the same rules: the origin may serve it.
+fn overriding(
+    generation: &Generation,
+    asked: &Question<'_, '_>,
+    now: Millis,
+    (name, url): (&str, &str),
+) -> Result<(), Refusal> {
+    let (path, query) = url.split_once('?').map_or((url, None), |(path, query)| (path, Some(query)));
+    let path = path::normalise(path)?;
+    let (site, rules) = (asked.site, &asked.route.rules);
+    let same = site.route(&path).is_some_and(|route| std::ptr::eq(route, asked.route));
+    if !same || generation.install_tool.is_asked(&path, query) {
+        return Err(overrides::elsewhere(name, url));
+    }
+    access::check(&site.access, &path, asked.route.area, asked.client.addr, now.into())?;
+    deny::check(&rules.deny, &path).map_err(|refusal| refusal.answered(rules.closed_answer))?;
+    login_query::check(asked.method, query)
 }
 
 /// The one path that rules see, and whether the origin gets it as the client wrote it instead.
@@ -635,6 +662,7 @@ impl Errand<'_, '_> {
             tracestate: record.continues_trace(),
             websocket,
             underscores: rules.headers.underscores,
+            overrides: rules.overrides.of(head.method()),
             trusted: self.client.trusted,
             uncoded: tap.is_some_and(|tap| tap.with(|watch| watch.may_open_tool())),
             reserved: rules.login.signal_header.as_ref(),

@@ -92,6 +92,9 @@ impl Witness for Story<'_> {
         let reason = match step {
             Step::Method => Reason::MethodNotAllowed,
             Step::Size => Reason::BodyTooLarge,
+            Step::Headers => {
+                return self.by("overrides go on by", self.written.overrides().map(Place::label));
+            }
             _ => return,
         };
         self.by("decided by", self.decider(reason));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::complaint::{Complaints, Place};
 use super::section::{Placed, Reading, Section, Text};
-use crate::guard::{deny, headers, install_tool, method, modes, size, upgrade};
+use crate::guard::{deny, headers, install_tool, method, modes, overrides, size, upgrade};
 use crate::harden;
 use crate::login;
 use crate::refusal::Reason;
@@ -16,6 +16,7 @@ use crate::site::Area;
 pub struct Raw {
     modes: modes::Raw,
     methods: method::Raw,
+    overrides: overrides::Raw,
     headers: headers::Raw,
     size: size::Raw,
     upgrade: upgrade::Raw,
@@ -36,6 +37,8 @@ pub struct Rules {
     pub modes: modes::Modes,
     /// Which methods may be used.
     pub methods: method::Policy,
+    /// Which fields may name another method or URL.
+    pub overrides: overrides::Policy,
     /// Which request fields go on to the origin.
     pub headers: headers::Policy,
     /// How large a body may be.
@@ -77,6 +80,7 @@ impl Raw {
         Self {
             modes: modes::Raw::read(section, reading),
             methods: method::Raw::read(section, reading),
+            overrides: overrides::Raw::read(section, reading),
             headers: headers::Raw::read(section, reading),
             size: size::Raw::read(section, reading),
             upgrade: upgrade::Raw::read(section, reading),
@@ -97,6 +101,7 @@ impl Raw {
         Raw {
             modes: self.modes.over(specific.modes),
             methods: self.methods.over(specific.methods),
+            overrides: self.overrides.over(specific.overrides),
             headers: self.headers.over(specific.headers),
             size: self.size.over(specific.size),
             upgrade: self.upgrade.over(specific.upgrade),
@@ -139,6 +144,12 @@ impl Raw {
         }
     }
 
+    /// Where it was written which overrides go on, if it was.
+    #[must_use]
+    pub fn overrides(&self) -> Option<&Place> {
+        self.overrides.place()
+    }
+
     /// Where it was written whether the rule that refuses for `reason` is off, reported or enforced.
     #[must_use]
     pub fn mode(&self, reason: Reason) -> Option<&Place> {
@@ -158,6 +169,7 @@ impl Raw {
         Rules {
             modes: self.modes.compile(complaints),
             methods: self.methods.compile(complaints),
+            overrides: self.overrides.compile(complaints),
             headers: self.headers.compile(complaints),
             size: self.size.compile(complaints),
             upgrade: self.upgrade.compile(complaints),

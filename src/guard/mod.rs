@@ -13,6 +13,7 @@
 //! | [`install_tool`] | may this client reach the Install Tool? | `check` |
 //! | [`login_query`] | does a request that reads carry a login in its query? | `check` |
 //! | [`method`] | may this method be used here? | `check` |
+//! | [`overrides`] | may a field name another method or URL? | `method`, `urls` |
 //! | [`headers`] | may these fields go on? | `check` |
 //! | [`upgrade`] | may the connection change its protocol? | `check` |
 //! | [`size`] | is the declared body within its limit? | `check` |
@@ -33,6 +34,7 @@ pub mod install_tool;
 pub mod login_query;
 pub mod method;
 pub mod modes;
+pub mod overrides;
 pub mod pace;
 pub mod path;
 pub mod php;

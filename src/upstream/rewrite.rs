@@ -18,6 +18,7 @@ use http::{HeaderName, Method};
 use super::names;
 use crate::client::chain::Chain;
 use crate::guard::headers::UnderscoreHeaders;
+use crate::guard::overrides;
 use crate::head::Head;
 use crate::http1::connection::tokens;
 use crate::http1::framing::RequestFraming;
@@ -61,6 +62,8 @@ pub struct Onward<'a> {
     pub websocket: bool,
     /// What happens to names with `_`.
     pub underscores: UnderscoreHeaders,
+    /// Which fields may name another method or URL.
+    pub overrides: overrides::Policy,
     /// Whether a trusted proxy sent this: then what it says of the client's certificate and place goes on.
     pub trusted: bool,
     /// Whether the answer is to come without a content coding, because its first bytes are looked at.
@@ -243,7 +246,7 @@ fn fate(name: &[u8], onward: &Onward<'_>, options: &Options<'_>) -> Fate {
         return if options.name(name) { Fate::Drop } else { Fate::Join };
     }
     let keep = onward.underscores == UnderscoreHeaders::Keep;
-    let drop = names::is_protected(name, keep, onward.trusted)
+    let drop = (names::is_protected(name, keep, onward.trusted) && !onward.overrides.passes(name))
         || (name == TRACESTATE.as_bytes() && !onward.tracestate);
     let drop = drop || (onward.uncoded && name == ACCEPT_ENCODING.as_str().as_bytes());
     let drop = drop || onward.reserved.is_some_and(|reserved| is_reserved(reserved, name));
@@ -376,6 +379,7 @@ mod tests {
             reserved: None,
             websocket: false,
             underscores: UnderscoreHeaders::Drop,
+            overrides: overrides::Policy::default(),
             trusted: false,
             certificate: &[],
             framing: RequestFraming::None,

@@ -295,6 +295,8 @@ fn explain_walks_the_steps_and_names_the_line_that_decides() {
     certs::issue(dir.path(), "www", &[HOST]);
     let text = whole("http://127.0.0.1:1")
         + "[[site.path]]\npath = \"/api\"\nmethods = [\"GET\", \"PUT\"]\nbody_size = \"1 KiB\"\nwebsocket = false\n\
+           [[site.path]]\npath = \"/rest\"\noverride_headers = [\"X-HTTP-Method-Override\"]\n\
+           methods = [\"POST\", \"DELETE\"]\n[[site.path]]\npath = \"/rest/read\"\nmethods = [\"POST\"]\n\
            [[site.path]]\npath = \"/shy\"\n[site.path.rules]\nmethod = \"report\"\n";
     let place = |key: &str| {
         let line = text.lines().position(|line| line.starts_with(key)).unwrap() + 1;
@@ -316,6 +318,16 @@ fn explain_walks_the_steps_and_names_the_line_that_decides() {
     explain(&large).says("413").says("body-too-large").says(&body_size);
     let switching = ["GET", &api, "--header", "Connection: upgrade", "--header", "Upgrade: websocket"];
     explain(&switching).says("upgrade-not-allowed").says(&websocket);
+    let line = text.lines().position(|line| line.starts_with("override_headers")).unwrap() + 1;
+    let field = "X-HTTP-Method-Override: DELETE";
+    let overriding = |path: &str| explain(&["POST", &format!("https://{HOST}{path}"), "--header", field]);
+    let goes_on = format!("overrides go on by ravelin.toml:{line}\n");
+    overriding("/rest")
+        .says("x-http-method-override goes on")
+        .says(&goes_on)
+        .says("http://127.0.0.1:1 for /rest");
+    overriding("/rest/read").says("405").says("DELETE, by `x-http-method-override`");
+    overriding("/").says("x-http-method-override is taken out (`override_headers`)");
     let elsewhere = explain(&["DELETE", &format!("https://{HOST}/")]);
     elsewhere.says("method-not-allowed").says("the default of `methods`");
     let shy = explain(&["DELETE", &format!("https://{HOST}/shy")]);

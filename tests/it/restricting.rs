@@ -291,6 +291,76 @@ fn names_with_underscores_never_stand_in_for_real_ones() {
     assert!(origin.text().is_empty(), "{}", origin.text());
 }
 
+/// An application with a REST extension behind `/api`, and a part of it that is read only.
+fn rest(origin: &Recorder) -> Ravelin {
+    let rules = "[[site.path]]\npath = \"/api\"\nmethods = [\"GET\", \"POST\", \"PUT\", \"DELETE\"]\n\
+                 override_headers = [\"X-HTTP-Method-Override\", \"X-Original-URL\"]\n\
+                 [site.path.deny]\ndrafts = [\"/api/drafts/**\"]\n\
+                 [[site.path]]\npath = \"/api/read\"\nmethods = [\"GET\", \"POST\"]\n";
+    proxy().site(HOST, origin).with(rules).plain_serves().start()
+}
+
+#[test]
+fn overrides_of_method_and_url_go_on_only_where_a_path_says_so() {
+    let origin = Recorder::answering(recorder::OK);
+    let site = rest(&origin);
+    let ask = |over: Over, path: &str, method: &str, fields: &[(&str, &str)]| {
+        origin.forget();
+        let ask = site.ask_over(over, path).method(method);
+        let reply = fields.iter().fold(ask, |ask, (name, value)| ask.header(name, value)).send();
+        (reply.status, received(&origin))
+    };
+    let delete = [("X-HTTP-Method-Override", "DELETE")];
+    for over in [Over::H1, Over::H2, Over::Plain] {
+        let (status, seen) = ask(over, "/api/1", "POST", &delete);
+        assert_eq!((status, seen[0].all("x-http-method-override")), (200, vec!["DELETE"]));
+        // Elsewhere, in another spelling, and with a method that may be repeated, it is taken out.
+        for (path, method, fields) in [
+            ("/", "POST", delete.as_slice()),
+            ("/api/1", "GET", &delete),
+            ("/api/1", "POST", &[("X-Method-Override", "DELETE"), ("X-HTTP-Method", "DELETE")]),
+            ("/api/1", "POST", &[("X_HTTP_Method_Override", "DELETE")]),
+            ("/", "GET", &[("X-Original-URL", "/typo3/"), ("X-Rewrite-URL", "/"), ("X-Original-URI", "/")]),
+        ] {
+            let (status, seen) = ask(over, path, method, fields);
+            assert_eq!((status, seen.len()), (200, 1), "{method} {path}");
+            let left: Vec<_> =
+                fields.iter().flat_map(|(name, _)| seen[0].all(&name.to_lowercase())).collect();
+            assert!(left.is_empty(), "{method} {path}: {left:?}");
+        }
+    }
+}
+
+#[test]
+fn what_an_override_names_is_held_against_the_same_rules() {
+    let origin = Recorder::answering(recorder::OK);
+    let site = rest(&origin);
+    let method = |path: &str, value: &str| {
+        site.ask(path).method("POST").header("X-HTTP-Method-Override", value).send().clone()
+    };
+    method("/api/1", "PATCH").status(405).header_once("allow", "GET, POST, PUT, DELETE");
+    method("/api/1", "trace").status(405);
+    method("/api/read/1", "delete").status(405).header_once("allow", "GET, POST");
+    method("/api/1", "DELETE, GET").status(400);
+    for (url, status) in [
+        ("/typo3/", 400),                      // other rules than those of /api
+        ("/api/read/1", 400),                  // the same
+        ("/api/../typo3/", 400),               // where it really leads
+        ("/api/%2e%2e/typo3/", 400),           // in another spelling
+        ("/api/1%2f..", 400),                  // no clear path
+        ("/api/drafts/1", 404),                // closed here
+        ("/api/1?__typo3_install", 400),       // the Install Tool
+        ("/api/1?login_status=login", 400),    // locks out an office
+        ("http://www.example.org/api/1", 400), // no path
+    ] {
+        let reply = site.ask("/api/1").header("X-Original-URL", url).send();
+        assert_eq!(reply.status, status, "{url}: {reply}");
+    }
+    assert!(received(&origin).is_empty(), "{}", origin.text());
+    site.ask("/api/1").header("X-Original-URL", "/api/2?a=b").send().status(200);
+    assert_eq!(received(&origin)[0].all("x-original-url"), ["/api/2?a=b"]);
+}
+
 #[test]
 fn hop_by_hop_fields_end_here() {
     let origin = Recorder::answering(recorder::OK);
