@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// A line on standard output. A reader that went away (`ravelin explain … | head`) is no fault of ours.
 macro_rules! say {
@@ -73,7 +74,8 @@ enum Command {
 /// Runs the command that was typed.
 #[must_use]
 pub fn main() -> ExitCode {
-    match Cli::parse().command {
+    let typed = Cli::try_parse().unwrap_or_else(|error| advise(error).exit());
+    match typed.command {
         Command::Run(arguments) => run::main(arguments),
         Command::Demo(arguments) => demo::main(&arguments),
         Command::Dev(arguments) => dev::main(&arguments),
@@ -87,6 +89,25 @@ pub fn main() -> ExitCode {
         Command::InstallTool(arguments) => bans::install_tool(&arguments),
         Command::Health(arguments) => health::main(&arguments),
     }
+}
+
+/// Everybody's first guess is `ravelin check FILE`: says how the file is named.
+fn advise(mut error: clap::Error) -> clap::Error {
+    let cli = Cli::command();
+    let takes_file = std::env::args().nth(1).is_some_and(|name| {
+        let command = cli.find_subcommand(name);
+        command.is_some_and(|command| command.get_arguments().any(|known| known.get_long() == Some("config")))
+    });
+    let tip = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(word)) if takes_file && !word.starts_with('-') => {
+            format!("a configuration file is named with `--config {word}`")
+        }
+        _ => return error,
+    };
+    if error.kind() == ErrorKind::UnknownArgument {
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    error
 }
 
 /// Says on standard error why a command could not do its work.

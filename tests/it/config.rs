@@ -290,6 +290,24 @@ fn explain_knows_what_happens_before_the_first_step_and_who_is_spared() {
 }
 
 #[test]
+fn a_file_without_its_flag_is_told_the_flag() {
+    for args in [
+        &["check", "other.toml"][..],
+        &["run", "other.toml"],
+        &["explain", "GET", "https://a/", "other.toml"],
+    ] {
+        let said = run(ravelin().args(args).stdin(Stdio::null()));
+        said.exits(2).says("unexpected argument 'other.toml'");
+        said.says("tip: a configuration file is named with `--config other.toml`");
+    }
+    let said = run(ravelin().args(["check", "--confg", "other.toml"]));
+    said.exits(2).says("--config");
+    assert!(!said.err.contains("is named with"), "{}", said.err);
+    let said = run(ravelin().args(["config", "default", "other.toml"]));
+    assert!(!said.err.contains("is named with"), "{}", said.err);
+}
+
+#[test]
 fn explain_walks_the_steps_and_names_the_line_that_decides() {
     let dir = tempfile::tempdir().unwrap();
     certs::issue(dir.path(), "www", &[HOST]);
