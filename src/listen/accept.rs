@@ -137,6 +137,9 @@ pub(super) fn shut_out<S>(door: &Door<S>, tcp: &TcpStream) {
 
 pub(super) fn turn_away<S>(door: &Door<S>, full: Full, addr: SocketAddr) {
     let (event, key) = match full {
+        Full::Total if door.terms.load().limits.short_of_files.is_some() => {
+            (Event::FullTotal, "open files (LimitNOFILE=)")
+        }
         Full::Total => (Event::FullTotal, "limits.connections"),
         Full::Client => (Event::FullClient, "limits.connections_per_client"),
         Full::Memory => (Event::FullMemory, "limits.memory"),

@@ -58,6 +58,8 @@ pub struct Policy {
     pub desync: Mode,
     /// Requests after which a connection is closed gracefully; none: no limit.
     pub requests_per_connection: Option<NonZeroU64>,
+    /// The limit of open files, where it leaves room for fewer connections than were asked for.
+    pub short_of_files: Option<u64>,
 }
 
 /// The words of AWS's load balancers (`routing.http.desync_mitigation_mode`).
@@ -86,6 +88,7 @@ impl Default for Policy {
             write_idle: Duration::from_secs(30),
             desync: Mode::default(),
             requests_per_connection: None,
+            short_of_files: None,
         }
     }
 }
@@ -189,6 +192,7 @@ impl Raw {
             write_idle: time(self.body_idle.as_ref(), "body_idle", default.write_idle, complaints),
             desync: self.desync.as_ref().map_or_else(Mode::default, |written| written.value.0),
             requests_per_connection: self.requests_per_connection.and_then(|p| NonZeroU64::new(p.value)),
+            short_of_files: None,
         };
         if usize::try_from(policy.connections_per_client).is_ok_and(|one| one > policy.connections)
             && let Some(written) = &self.connections_per_client
@@ -215,7 +219,15 @@ impl Policy {
         let Some(files) = files else { return self };
         let places = usize::try_from(files.saturating_sub(OWN_FILES) / 4 * 3).unwrap_or(usize::MAX).max(1);
         let connections = self.connections.min(places);
-        Self { connections, handshakes: self.handshakes.min(connections.div_ceil(2)), ..self }
+        let short_of_files = (connections < self.connections).then_some(files);
+        Self { connections, handshakes: self.handshakes.min(connections.div_ceil(2)), short_of_files, ..self }
+    }
+
+    /// How many files must be allowed for all connections of these limits.
+    #[must_use]
+    pub fn files(&self) -> u64 {
+        let places = u64::try_from(self.connections).unwrap_or(u64::MAX);
+        places.div_ceil(3).saturating_mul(4).saturating_add(OWN_FILES)
     }
 
     /// The limits of the HTTP/1 decoder.
@@ -331,6 +343,10 @@ mod tests {
         assert_eq!(limits(Some(1 << 20)), (10_000, 1000));
         assert_eq!(limits(Some(1040)), (750, 375));
         assert_eq!(limits(Some(0)), (1, 1));
+        let enough = Policy::default().files();
+        assert_eq!(Policy::default().within(Some(enough)), Policy::default());
+        let short = Policy::default().within(Some(enough - 4));
+        assert!(short.connections < 10_000 && short.short_of_files == Some(enough - 4));
     }
 
     #[test]

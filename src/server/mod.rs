@@ -451,6 +451,22 @@ impl House {
         self.ledger.learn(generation.sites.iter().map(|site| &*site.name));
         self.show_certificates_of(generation);
         tracing::info!(generation = %generation.id, sites = generation.sites.len(), "configuration in force");
+        warn_of_few_files(generation);
+    }
+}
+
+/// Who is turned away because of a limit that nobody wrote would otherwise raise the wrong one.
+fn warn_of_few_files(generation: &Generation) {
+    let limits = generation.limits.clone().within(rlimit::files());
+    if let Some(files) = limits.short_of_files {
+        tracing::warn!(
+            files,
+            connections = limits.connections,
+            "`limits.connections` = {} needs {} open files; so many fewer connections are let in. Raise the limit of open \
+             files (LimitNOFILE= in the systemd unit, --ulimit nofile= in a container), or lower `limits.connections`",
+            generation.limits.connections,
+            generation.limits.files()
+        );
     }
 }
 
