@@ -27,7 +27,7 @@ use ravelin::fields::Fields;
 use ravelin::gate::Witness;
 use ravelin::guard::headers::UnderscoreHeaders;
 use ravelin::guard::host::{HostPattern, HostTable};
-use ravelin::guard::{access, deny, framing, host, path, target};
+use ravelin::guard::{access, deny, framing, host, overrides, path, target};
 use ravelin::harden::{self, OriginAuthority};
 use ravelin::head::Head;
 use ravelin::http1::framing::RequestFraming;
@@ -399,7 +399,7 @@ fn rewriting() -> Outcome {
         tracestate: false,
         websocket: false,
         underscores: UnderscoreHeaders::default(),
-        overrides: Default::default(),
+        overrides: overrides::Policy::default(),
         trusted: false,
         certificate: &[],
         framing: RequestFraming::None,
