@@ -115,8 +115,11 @@ fn no_decoder_breaks_its_promise() {
 
 /// Inputs that a fuzzer found worth keeping: `tests/fuzz/corpus/TARGET/*`.
 fn kept(target: &str) -> Vec<Vec<u8>> {
-    let files = std::fs::read_dir(test_file("fuzz/corpus").join(target)).into_iter().flatten();
-    files.map_while(Result::ok).filter_map(|entry| std::fs::read(entry.path()).ok()).collect()
+    let folder = test_file("fuzz/corpus").join(target);
+    let files = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let kept: Vec<Vec<u8>> = files.map(|entry| std::fs::read(entry.unwrap().path()).unwrap()).collect();
+    assert!(kept.len() >= 3, "{} holds {} inputs", folder.display(), kept.len());
+    kept
 }
 
 #[test]
