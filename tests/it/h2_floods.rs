@@ -1,8 +1,11 @@
 //! Floods of HTTP/2 frames: each is ended early and costs next to nothing; the origin hardly hears of it, and
 //! everybody else is served meanwhile.
 //!
-//! Every attack sends raw frames over TLS to the real binary, at most 20,000 or for four seconds. A line of
-//! figures is printed for each: `cargo test --release --test it h2_floods -- --nocapture --test-threads 1`.
+//! Every attack sends raw frames over TLS to the real binary, at most 20,000 or for four seconds. What is counted
+//! (frames, requests at the origin, failures of others) is held against its bar in every build; CPU, memory and
+//! late answers in full for a release, because a debug build is many times dearer. A line of figures is printed for each:
+//!
+//!     RAVELIN_BINARY=target/release/ravelin cargo test --test it h2_floods -- --nocapture --test-threads 1
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -11,7 +14,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::harness::recorder::{Next, OK};
-use crate::harness::{HOST, Ravelin, Recorder, Wire, proxy, within};
+use crate::harness::{HOST, Ravelin, Recorder, Wire, other_binary, proxy, within};
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -34,12 +37,20 @@ const FRAMES: usize = 20_000;
 const TIME: Duration = Duration::from_secs(4);
 /// An attack reaches the origin with at most so many requests.
 const ORIGIN: usize = 10;
-/// CPU seconds of the whole process; the measured bar is 0.25 for a release build.
-const CPU: f64 = if cfg!(debug_assertions) { 2.5 } else { 0.5 };
-/// Growth of resident memory in bytes; the measured bar is 15 MB.
-const MEMORY: u64 = 30_000_000;
+/// CPU seconds of the whole process, of a release and of a debug build.
+const CPU: (f64, f64) = (0.25, 2.5);
+/// Growth of resident memory in bytes, the same two.
+const MEMORY: (u64, u64) = (15_000_000, 30_000_000);
+/// An answer that takes longer is late. A neighbour on the machine may make a few of them so.
+const LATE: Duration = Duration::from_millis(200);
+const FEW: usize = 20;
 /// Frames after which resets must have been answered by GOAWAY.
 const PROMPT: usize = 1000;
+
+/// Whether a release is attacked, not the build of these tests.
+fn is_release() -> bool {
+    !cfg!(debug_assertions) || other_binary().is_some()
+}
 
 /// A frame as it crosses the wire (RFC 9113 section 4.1).
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -192,9 +203,15 @@ struct Cost {
     memory: u64,
     /// How long it took until the connection was closed, or until the attack gave up.
     took: Duration,
-    /// What the honest client saw: answers, failures, and the longest wait.
+    others: Others,
+}
+
+/// What a client that does nothing wrong saw.
+#[derive(Default)]
+struct Others {
     served: usize,
     failed: usize,
+    late: usize,
     slowest: Duration,
 }
 
@@ -218,8 +235,8 @@ fn origin(asked: &Arc<AtomicUsize>) -> Recorder {
 }
 
 /// Asks every 20 ms, in turn over a kept connection and a new one, until `done`.
-fn honest(site: &Ravelin, done: &AtomicBool) -> (usize, usize, Duration) {
-    let (mut served, mut failed, mut slowest) = (0, 0, Duration::ZERO);
+fn honest(site: &Ravelin, done: &AtomicBool) -> Others {
+    let mut seen = Others::default();
     let mut kept = site.wire_tls();
     while !done.load(Ordering::Relaxed) {
         for fresh in [false, true] {
@@ -229,13 +246,15 @@ fn honest(site: &Ravelin, done: &AtomicBool) -> (usize, usize, Duration) {
             wire.say(&format!("GET /honest HTTP/1.1\nHost: {HOST}\n\n"));
             let (bytes, closed) = answer(wire);
             let good = bytes.starts_with(b"HTTP/1.1 200 ") && !closed;
-            served += usize::from(good);
-            failed += usize::from(!good);
-            slowest = slowest.max(began.elapsed());
+            let took = began.elapsed();
+            seen.served += usize::from(good);
+            seen.failed += usize::from(!good);
+            seen.late += usize::from(took > LATE);
+            seen.slowest = seen.slowest.max(took);
             sleep(Duration::from_millis(20));
         }
     }
-    (served, failed, slowest)
+    seen
 }
 
 /// What comes until the two bytes of the body are there.
@@ -279,7 +298,7 @@ fn suffer_with(name: &'static str, settings: &[u8], attack: impl FnOnce(&Ravelin
         attacker.listen(Duration::from_millis(1));
         let spent = site.cpu_seconds() - cpu - usual * (took.as_secs_f64() + 0.5);
         done.store(true, Ordering::Relaxed);
-        let (served, failed, slowest) = other.join().unwrap();
+        let others = other.join().unwrap();
         Cost {
             name,
             origin: asked.load(Ordering::Relaxed),
@@ -289,9 +308,7 @@ fn suffer_with(name: &'static str, settings: &[u8], attack: impl FnOnce(&Ravelin
             cpu: spent.max(0.0),
             memory: site.resident_peak().saturating_sub(memory),
             took,
-            served,
-            failed,
-            slowest,
+            others,
         }
     });
     cost.show().holds()
@@ -302,7 +319,7 @@ impl Cost {
         let goaway = self.goaway.map_or("-".to_owned(), |(code, at)| format!("{code} @{at}"));
         println!(
             "{:<28} | frames {:>5} | goaway {goaway:>9} | closed {:<5} | origin {:>3} | cpu {:.3} s | rss +{:>4.1} MB | \
-             {:>4} ms | honest {}/{} max {} ms",
+             {:>4} ms | others {}/{}, {} late, max {} ms",
             self.name,
             self.frames,
             self.closed,
@@ -310,9 +327,10 @@ impl Cost {
             self.cpu,
             f64::from(u32::try_from(self.memory / 1000).unwrap()) / 1000.0,
             self.took.as_millis(),
-            self.served,
-            self.served + self.failed,
-            self.slowest.as_millis(),
+            self.others.served,
+            self.others.served + self.others.failed,
+            self.others.late,
+            self.others.slowest.as_millis(),
         );
         self
     }
@@ -320,12 +338,20 @@ impl Cost {
     /// What holds for every attack.
     #[track_caller]
     fn holds(self) -> Self {
-        let name = self.name;
+        let (name, others) = (self.name, &self.others);
+        let (cpu, memory) = if is_release() { (CPU.0, MEMORY.0) } else { (CPU.1, MEMORY.1) };
         assert!(self.origin <= ORIGIN, "{name}: {} requests reached the origin", self.origin);
-        assert!(self.cpu <= CPU, "{name}: {} CPU seconds", self.cpu);
-        assert!(self.memory <= MEMORY, "{name}: {} bytes more in memory", self.memory);
-        assert!(self.served > 0, "{name}: nobody else was served");
-        assert_eq!(self.failed, 0, "{name}: requests of the honest client failed");
+        assert!(self.cpu <= cpu, "{name}: {} CPU seconds", self.cpu);
+        assert!(self.memory <= memory, "{name}: {} bytes more in memory", self.memory);
+        assert!(others.served > 0, "{name}: nobody else was served");
+        assert_eq!(others.failed, 0, "{name}: requests of the honest client failed");
+        let few = others.served / FEW;
+        assert!(
+            !is_release() || others.late <= few,
+            "{name}: {} of {} were late",
+            others.late,
+            others.served
+        );
         self
     }
 
@@ -553,7 +579,7 @@ fn two_thousand_open_streams() {
 #[test]
 fn zero_window() {
     let initial_window_size_0 = [0, 4, 0, 0, 0, 0];
-    let cost = suffer_with("zero window, 200 x 1 MB", &initial_window_size_0, |site, attacker| {
+    suffer_with("zero window, 200 x 1 MB", &initial_window_size_0, |site, attacker| {
         let mut other = Attacker::new(site, &initial_window_size_0);
         for attacker in [attacker, &mut other] {
             let block = asks("GET", "/large");
@@ -562,7 +588,6 @@ fn zero_window() {
             assert!(attacker.goaway.is_none(), "a hundred streams are allowed");
         }
     });
-    assert!(cost.memory <= MEMORY);
 }
 
 /// How long a header block that is begun and not ended may stand.

@@ -61,9 +61,14 @@ pub(crate) fn test_file(relative: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests").join(relative)
 }
 
+/// Another binary than the one that was built for these tests, to measure a release: `RAVELIN_BINARY`.
+pub(crate) fn other_binary() -> Option<std::ffi::OsString> {
+    std::env::var_os("RAVELIN_BINARY")
+}
+
 /// The `ravelin` command with nothing of the caller's environment that could change what it does.
 pub(crate) fn ravelin() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ravelin"));
+    let mut command = Command::new(other_binary().unwrap_or_else(|| env!("CARGO_BIN_EXE_ravelin").into()));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("RAVELIN_") {
             command.env_remove(name);

@@ -1,12 +1,11 @@
-//! Cases that must hold, and those of them that wait for the strict HTTP/1 front: each must fail until then, so that
+//! Cases that must hold, and those of them that the product does not keep yet: each must fail until then, so that
 //! the list cannot rot, and is deleted from it when it passes.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// `THEME: CASE`, red for as long as hyper fronts HTTP/1. Three of `h2` wait for more: GET and HEAD with a body, and blanks
-/// around a value, are to be refused over HTTP/2, too.
-pub(crate) const STRICT_FRONT: &[&str] = &[];
+/// `THEME: CASE`, with its reason beside it.
+pub(crate) const WAITING: &[&str] = &[];
 
 /// Says of every case of `theme` whether it holds; what is wrong with it otherwise.
 pub(crate) struct Results {
@@ -47,7 +46,7 @@ impl Results {
     /// Every case holds, but for those that wait; and none of those holds.
     #[track_caller]
     pub(crate) fn hold(&self) {
-        let waits = |name: &str| STRICT_FRONT.contains(&format!("{}: {name}", self.theme).as_str());
+        let waits = |name: &str| WAITING.contains(&format!("{}: {name}", self.theme).as_str());
         println!("{}: {} cases, {} hold", self.theme, self.seen.len(), self.held);
         assert!(!self.seen.is_empty(), "{} has no case", self.theme);
         let mut wrong = Vec::new();
@@ -56,10 +55,10 @@ impl Results {
                 wrong.push(format!("{}: {name}\n    {fault}", self.theme));
             }
         }
-        for entry in STRICT_FRONT {
+        for entry in WAITING {
             let Some(name) = entry.strip_prefix(&format!("{}: ", self.theme)) else { continue };
             if !self.seen.contains(name) {
-                wrong.push(format!("{entry:?} waits for the strict front, but there is no such case"));
+                wrong.push(format!("{entry:?} waits, but there is no such case"));
             } else if !self.broken.iter().any(|(broken, _)| broken == name) {
                 wrong.push(format!("{entry:?} holds: delete it from the list in {}", file!()));
             }
