@@ -272,9 +272,10 @@ pub fn decide<'g, 'r>(
     gate(witness, rules.modes.method, || overrides::method(rules.overrides, &head, on_list))?;
     witness.passed(Step::Method, || head.method().to_string());
     gate(witness, rules.modes.headers, || headers::check(&rules.headers, &head))?;
+    let draw = witness.draw();
     gate(witness, rules.modes.headers, || {
         let urls = overrides::urls(rules.overrides, &head)?;
-        urls.iter().try_for_each(|url| overriding(generation, &asked, memory.now, *url))
+        urls.iter().try_for_each(|url| overriding(generation, &asked, memory.now, draw, *url))
     })?;
     let upgrade = match upgrade::check(&rules.upgrade, &head) {
         Ok(upgrade) => upgrade,
@@ -420,6 +421,7 @@ fn overriding(
     generation: &Generation,
     asked: &Question<'_, '_>,
     now: Millis,
+    draw: Draw,
     (name, url): (&str, &str),
 ) -> Result<(), Refusal> {
     let (path, query) = url.split_once('?').map_or((url, None), |(path, query)| (path, Some(query)));
@@ -429,9 +431,14 @@ fn overriding(
     if !same || generation.install_tool.is_asked(&path, query) {
         return Err(overrides::elsewhere(name, url));
     }
-    access::check(&site.access, &path, asked.route.area, asked.client.addr, now.into())?;
-    deny::check(&rules.deny, &path).map_err(|refusal| refusal.answered(rules.closed_answer))?;
-    login_query::check(asked.method, query)
+    // As far as these are enforced for the path of the request itself.
+    if is_enforced(draw, rules.modes.access) {
+        access::check(&site.access, &path, asked.route.area, asked.client.addr, now.into())?;
+    }
+    if is_enforced(draw, rules.modes.deny) {
+        deny::check(&rules.deny, &path).map_err(|refusal| refusal.answered(rules.closed_answer))?;
+    }
+    if is_enforced(draw, rules.modes.login_query) { login_query::check(asked.method, query) } else { Ok(()) }
 }
 
 /// The one path that rules see, and whether the origin gets it as the client wrote it instead.

@@ -359,6 +359,12 @@ fn what_an_override_names_is_held_against_the_same_rules() {
     assert!(received(&origin).is_empty(), "{}", origin.text());
     site.ask("/api/1").header("X-Original-URL", "/api/2?a=b").send().status(200);
     assert_eq!(received(&origin)[0].all("x-original-url"), ["/api/2?a=b"]);
+    // What is not closed to a request is not closed to an override of it.
+    let rules = "override_headers = [\"X-Original-URL\"]\n[site.rules]\ndeny = \"report\"";
+    let site = proxy().site(HOST, &origin).with(rules).start();
+    for (path, url) in [("/vendor/a", "/"), ("/", "/vendor/a")] {
+        site.ask(path).header("X-Original-URL", url).send().status(200);
+    }
 }
 
 #[test]
