@@ -51,9 +51,9 @@ type Script = Box<dyn FnMut(&mut Context<'_>) -> Poll<Option<Result<Bytes, BodyE
 /// Why a body ended before its end.
 #[derive(Debug)]
 pub enum BodyError {
-    /// The client closed, reset its stream, or broke the framing.
+    /// The client closed, or reset its stream.
     Client(std::io::Error),
-    /// The client sent more than it may, or too slowly.
+    /// The client sent more than it may, too slowly, or broken chunks.
     Refused(Refusal),
     /// The origin closed too early, stalled, or broke the framing.
     Origin(std::io::Error),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::bans::Action;
+use crate::http1::grade::Fault;
 use crate::step::Step;
 
 /// Why a request was refused. The label is part of the metrics, the log and the operator's reference.
@@ -21,6 +22,8 @@ pub enum Reason {
     ForbiddenMethod,
     /// The fields that delimit the body are not exactly one clear statement (RFC 9112 section 6).
     BadFraming,
+    /// The chunks of the body are not exactly what RFC 9112 section 7.1 says.
+    BadChunk,
     /// `Expect` is something other than `100-continue` (RFC 9110 section 10.1.1).
     Expectation,
     /// More header fields than allowed.
@@ -106,10 +109,11 @@ pub struct Row {
 
 impl Reason {
     /// Every reason, in the order of the table.
-    pub const ALL: [Reason; 35] = [
+    pub const ALL: [Reason; 36] = [
         Reason::BadTarget,
         Reason::ForbiddenMethod,
         Reason::BadFraming,
+        Reason::BadChunk,
         Reason::Expectation,
         Reason::TooManyHeaders,
         Reason::HeadersTooLarge,
@@ -193,6 +197,13 @@ impl Reason {
                 Step::Framing,
                 "The request does not say clearly where it ends.",
                 "Transfer-Encoding, Content-Length or a connection-specific field is malformed; ordinary clients never send this.",
+            )),
+            Reason::BadChunk => closing(row(
+                "bad-chunk",
+                StatusCode::BAD_REQUEST,
+                Step::Framing,
+                "The request does not say clearly where it ends.",
+                "The chunked framing of the body is malformed; ordinary clients never send this, so somebody probably tries to smuggle a request past Ravelin. `desync_reason` says what was wrong.",
             )),
             Reason::Expectation => closing(row(
                 "expectation-failed",
@@ -437,13 +448,21 @@ pub struct Refusal {
     pub retry_after: Option<Duration>,
     /// How it is said: at once, late, or not at all.
     pub action: Action,
+    /// What is wrong with the request as a message, if it is refused for that.
+    pub fault: Option<Fault>,
 }
 
 impl Refusal {
     /// A refusal with its private detail.
     pub fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
-        let (allow, answer, retry_after) = (None, None, None);
-        Self { reason, detail: detail.into(), allow, answer, retry_after, action: Action::Refuse }
+        let (allow, answer, retry_after, fault) = (None, None, None, None);
+        Self { reason, detail: detail.into(), allow, answer, retry_after, action: Action::Refuse, fault }
+    }
+
+    /// The same refusal of a message that two readers could understand differently.
+    #[must_use]
+    pub fn graded(self, fault: Fault) -> Self {
+        Self { fault: Some(fault), ..self }
     }
 
     /// The same refusal with another status than the table's.

@@ -1,6 +1,7 @@
 //! A request body as the client sends it: counted, limited, and not waited for without end.
 
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -12,8 +13,10 @@ use super::BodyError;
 use super::upload::Upload;
 use crate::clock;
 use crate::guard::pace::Meter;
+use crate::http1::chunked::ChunkFault;
 use crate::login::Tap;
 use crate::observe::Received;
+use crate::refusal::{Reason, Refusal};
 
 /// What comes from the client. Only the time spent waiting for the client counts against it.
 pub(super) struct ClientBody {
@@ -43,7 +46,7 @@ impl ClientBody {
                 let over = self.tap.as_ref().map_or(Ok(()), Tap::end);
                 Poll::Ready(over.err().map(|refusal| Err(BodyError::Refused(refusal))))
             }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(BodyError::Client(error)))),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(told_apart(error)))),
             Poll::Ready(Some(Ok(data))) => {
                 self.received.add(data.len());
                 let counted = self.meter.came(data.len(), clock::now());
@@ -82,5 +85,15 @@ impl ClientBody {
 
     pub(super) fn size_hint(&self) -> SizeHint {
         self.upload.size_hint()
+    }
+}
+
+/// Whoever breaks the chunks has not gone away: two readers could find two ends of what is sent.
+fn told_apart(error: io::Error) -> BodyError {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<ChunkFault>()) {
+        None => BodyError::Client(error),
+        Some(fault) => {
+            BodyError::Refused(Refusal::new(Reason::BadChunk, fault.to_string()).graded(fault.grade()))
+        }
     }
 }

@@ -57,6 +57,7 @@ names the `step`, the `reason` and a private `detail`. Here is what each reason 
 mod tests {
     use super::*;
     use crate::config::complaint::Severity;
+    use crate::http1::grade::Fault;
 
     #[test]
     fn the_files_in_the_repository_are_the_generated_ones() {
@@ -67,6 +68,15 @@ mod tests {
             "run `ravelin config default > config/ravelin.toml`"
         );
         assert!(read("docs/refusals.md") == refusals(), "run `ravelin config refusals > docs/refusals.md`");
+    }
+
+    /// The page on grades has a row for each reason, in the words of the log; a limit is no grade.
+    #[test]
+    fn every_reason_of_a_grade_is_on_its_page() {
+        let page = include_str!("../../docs/desync.md");
+        let row = |fault: Fault| format!("| `{}` | {} | {fault} |\n", fault.label(), fault.class().label());
+        let rows: String = Fault::ALL.into_iter().filter(|fault| !fault.is_limit()).map(row).collect();
+        assert!(page.contains(&rows), "docs/desync.md is to have these rows:\n{rows}");
     }
 
     /// Every key that is shown with its default, taken in, is accepted without a word: the file neither

@@ -147,6 +147,13 @@ fn graded(mode: Mode, fault: Fault, is_refused: bool) -> Result<(), Refusal> {
         | Fault::NoVersion
         | Fault::BadVersion
         | Fault::EmptyLines => Reason::BadTarget,
+        Fault::BadChunkSize
+        | Fault::ChunkTooLarge
+        | Fault::ChunkExtensionTooLong
+        | Fault::ChunkControlByte
+        | Fault::BadChunkEnd
+        | Fault::BadTrailer
+        | Fault::TrailersTooLong => Reason::BadChunk,
         _ => Reason::BadFraming,
     };
     Err(Refusal::new(reason, fault.to_string()))
@@ -202,7 +209,10 @@ fn fields(policy: &Policy, head: &Head<'_>) -> Result<(), Refusal> {
 fn hosts(head: &Head<'_>) -> Result<(), Refusal> {
     match head.all(&HOST).count() {
         0 | 1 => Ok(()),
-        several => Err(Refusal::new(Reason::BadHost, format!("{several} Host fields"))),
+        several => {
+            let refusal = Refusal::new(Reason::BadHost, format!("{several} Host fields"));
+            Err(refusal.graded(Fault::RepeatedHost))
+        }
     }
 }
 

@@ -8,6 +8,8 @@ use std::fmt;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use super::grade::Fault;
+
 /// The most digits of a chunk size: 15 hexadecimal digits stay below 2^60.
 const SIZE_DIGITS: u8 = 15;
 /// The most bytes of extensions behind one chunk size.
@@ -69,6 +71,16 @@ pub enum ChunkFault {
     TrailersTooLong,
 }
 
+/// What comes next in the input.
+enum Next {
+    /// So many bytes of data, at least one.
+    Data(usize),
+    /// Nothing that is here.
+    More,
+    /// The end.
+    End,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     Size {
@@ -120,21 +132,38 @@ impl Default for Decoder {
 impl Decoder {
     /// Takes the next piece off the front of `input`.
     pub fn decode(&mut self, input: &mut impl Input) -> Result<Piece, ChunkFault> {
+        Ok(match self.next(input)? {
+            Next::Data(length) => Piece::Data(input.take_front(length)),
+            Next::More => Piece::More,
+            Next::End => Piece::End,
+        })
+    }
+
+    /// Judges what is here of the body, and takes nothing of it.
+    pub fn judge(&self, mut input: &[u8]) -> Result<(), ChunkFault> {
+        let mut ahead = self.clone();
+        while let Next::Data(length) = ahead.next(&mut input)? {
+            input.advance(length);
+        }
+        Ok(())
+    }
+
+    /// Takes what is not data off the front of `input`, up to data, which the caller takes.
+    fn next(&mut self, input: &mut (impl Buf + AsRef<[u8]>)) -> Result<Next, ChunkFault> {
         loop {
             match &mut self.state {
-                State::End => return Ok(Piece::End),
+                State::End => return Ok(Next::End),
                 State::Failed(fault) => return Err(*fault),
                 State::Data { left } => {
                     if !input.has_remaining() {
-                        return Ok(Piece::More);
+                        return Ok(Next::More);
                     }
                     let most = usize::try_from(*left).unwrap_or(usize::MAX).min(input.remaining());
-                    let data = input.take_front(most);
                     *left -= most as u64;
                     if *left == 0 {
                         self.state = State::DataReturn;
                     }
-                    return Ok(Piece::Data(data));
+                    return Ok(Next::Data(most));
                 }
                 state => {
                     if let Some((length, next)) = state.line(input.as_ref()) {
@@ -142,7 +171,7 @@ impl Decoder {
                         *state = next;
                         continue;
                     }
-                    let Some(byte) = input.as_ref().first().copied() else { return Ok(Piece::More) };
+                    let Some(byte) = input.as_ref().first().copied() else { return Ok(Next::More) };
                     input.advance(1);
                     *state = state.step(byte).unwrap_or_else(State::Failed);
                 }
@@ -230,19 +259,29 @@ impl State {
     }
 }
 
-impl fmt::Display for ChunkFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::BadSize => "a chunk size is not a hexadecimal number",
-            Self::SizeTooLarge => "a chunk size has more than 15 digits",
-            Self::ExtensionTooLong => "chunk extensions of more than 256 bytes",
-            Self::ControlByte => "a control byte in a chunk extension or trailer",
-            Self::BadLineEnd => "a chunk line does not end with CR LF",
-            Self::BadTrailer => "a trailer is no field line",
-            Self::TrailersTooLong => "more than 8 KiB of trailers",
-        })
+impl ChunkFault {
+    /// What it is where a request is graded.
+    #[must_use]
+    pub const fn grade(self) -> Fault {
+        match self {
+            Self::BadSize => Fault::BadChunkSize,
+            Self::SizeTooLarge => Fault::ChunkTooLarge,
+            Self::ExtensionTooLong => Fault::ChunkExtensionTooLong,
+            Self::ControlByte => Fault::ChunkControlByte,
+            Self::BadLineEnd => Fault::BadChunkEnd,
+            Self::BadTrailer => Fault::BadTrailer,
+            Self::TrailersTooLong => Fault::TrailersTooLong,
+        }
     }
 }
+
+impl fmt::Display for ChunkFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.grade().fmt(f)
+    }
+}
+
+impl std::error::Error for ChunkFault {}
 
 fn hex(digit: u8) -> u64 {
     u64::from(match digit {
@@ -370,6 +409,7 @@ mod tests {
         ] {
             let text = String::from_utf8_lossy(input);
             assert_eq!(decode(input, 0), Err(fault), "{}", &text[..text.len().min(40)]);
+            assert_eq!(Decoder::default().judge(input), Err(fault), "{}", &text[..text.len().min(40)]);
         }
     }
 

@@ -1,4 +1,4 @@
-//! What can be wrong with a request head, and how bad that is.
+//! What can be wrong with a request as a message, and how bad that is.
 //!
 //! The four classes are those of AWS's desync mitigation, so that an operator who knows them from a load
 //! balancer finds them again. A fault is never graded milder here than there where the framing of a message
@@ -35,7 +35,7 @@ pub enum Mode {
     Monitor,
 }
 
-/// A fault of a request head.
+/// A fault of a request: of its head, or of the chunks behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fault {
     /// `"`, `<`, `>` or a letter outside ASCII (in UTF-8) in the target: to be percent-encoded by RFC 3986, and
@@ -94,6 +94,10 @@ pub enum Fault {
     NoHost,
     /// More than one Host (RFC 9112 section 3.2).
     RepeatedHost,
+    /// What is to name the host names none: empty, or no host by the grammar (RFC 9112 section 3.2).
+    BadHost,
+    /// Host names another authority than the target (RFC 9112 section 3.2.2, RFC 9113 section 8.3.1).
+    HostMismatch,
     /// `Content-Length` is not a plain number.
     BadLength,
     /// Two different `Content-Length`.
@@ -104,6 +108,20 @@ pub enum Fault {
     RepeatedEncoding,
     /// `Transfer-Encoding` in HTTP/1.0 (RFC 9112 section 6.1, CVE-2026-2835).
     EncodingInHttp10,
+    /// A chunk size is missing or no plain hexadecimal number (RFC 9112 section 7.1).
+    BadChunkSize,
+    /// A chunk size has more than 15 digits, so that somebody may cut it off (RFC 9112 section 7.1).
+    ChunkTooLarge,
+    /// Chunk extensions without end (CVE-2023-39326).
+    ChunkExtensionTooLong,
+    /// A control byte in a chunk extension or a trailer.
+    ChunkControlByte,
+    /// A line of the coding, or the data of a chunk, does not end with CR LF: TERM.EXT and its kin.
+    BadChunkEnd,
+    /// A trailer that is no field line.
+    BadTrailer,
+    /// Trailers without end.
+    TrailersTooLong,
     /// The request line is longer than allowed.
     RequestLineTooLong,
     /// More field lines than allowed.
@@ -179,7 +197,7 @@ impl std::error::Error for UnknownMode {}
 
 impl Fault {
     /// Every fault, from mild to bad.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 45] = [
         Self::UnescapedTarget,
         Self::ZeroLengthWithGet,
         Self::NoHostInHttp10,
@@ -207,11 +225,20 @@ impl Fault {
         Self::DisguisedFraming,
         Self::NoHost,
         Self::RepeatedHost,
+        Self::BadHost,
+        Self::HostMismatch,
         Self::BadLength,
         Self::DifferentLengths,
         Self::BadEncoding,
         Self::RepeatedEncoding,
         Self::EncodingInHttp10,
+        Self::BadChunkSize,
+        Self::ChunkTooLarge,
+        Self::ChunkExtensionTooLong,
+        Self::ChunkControlByte,
+        Self::BadChunkEnd,
+        Self::BadTrailer,
+        Self::TrailersTooLong,
         Self::RequestLineTooLong,
         Self::TooManyFields,
         Self::FieldsTooLarge,
@@ -237,6 +264,13 @@ impl Fault {
     #[must_use]
     pub const fn is_limit(self) -> bool {
         matches!(self, Self::RequestLineTooLong | Self::TooManyFields | Self::FieldsTooLarge | Self::TooSlow)
+    }
+
+    /// Keeps the worst fault, and the first of its class.
+    pub fn note(self, worst: &mut Option<Self>) {
+        if worst.is_none_or(|known| known.class() < self.class()) {
+            *worst = Some(self);
+        }
     }
 
     /// The word for logs and metrics.
@@ -274,11 +308,24 @@ impl Fault {
             Self::DisguisedFraming => ("disguised_framing", "a field name that looks like a framing field"),
             Self::NoHost => ("no_host", "no Host"),
             Self::RepeatedHost => ("repeated_host", "more than one Host"),
+            Self::BadHost => ("bad_host", "Host is empty, or no host"),
+            Self::HostMismatch => ("host_mismatch", "Host and the target name two authorities"),
             Self::BadLength => ("bad_length", "Content-Length is not a plain number"),
             Self::DifferentLengths => ("different_lengths", "two different Content-Length"),
             Self::BadEncoding => ("bad_encoding", "Transfer-Encoding is not exactly `chunked`"),
             Self::RepeatedEncoding => ("repeated_encoding", "more than one Transfer-Encoding"),
             Self::EncodingInHttp10 => ("encoding_in_http10", "Transfer-Encoding in an HTTP/1.0 request"),
+            Self::BadChunkSize => ("bad_chunk_size", "a chunk size is not a hexadecimal number"),
+            Self::ChunkTooLarge => ("chunk_too_large", "a chunk size has more than 15 digits"),
+            Self::ChunkExtensionTooLong => {
+                ("chunk_extension_too_long", "chunk extensions of more than 256 bytes")
+            }
+            Self::ChunkControlByte => {
+                ("chunk_control_byte", "a control byte in a chunk extension or trailer")
+            }
+            Self::BadChunkEnd => ("bad_chunk_end", "a chunk or a line of its coding does not end with CR LF"),
+            Self::BadTrailer => ("bad_trailer", "a trailer is no field line"),
+            Self::TrailersTooLong => ("trailers_too_long", "more than 8 KiB of trailers"),
             Self::RequestLineTooLong => ("request_line_too_long", "the request line is longer than allowed"),
             Self::TooManyFields => ("too_many_fields", "more header fields than allowed"),
             Self::TooSlow => ("too_slow", "the head did not end in time"),

@@ -259,7 +259,7 @@ impl Decoder {
             return Err(Fault::EmptyLines);
         }
         if length == 1 {
-            note(&mut self.worst, Fault::BareLineFeed);
+            Fault::BareLineFeed.note(&mut self.worst);
         }
         self.empty_line = true;
         input.advance(length);
@@ -300,7 +300,7 @@ impl Decoder {
         if unescaped {
             let target = line.get(target_at..target_end).unwrap_or_default();
             str::from_utf8(target).map_err(|_| Fault::BadTargetByte)?;
-            note(&mut self.worst, Fault::UnescapedTarget);
+            Fault::UnescapedTarget.note(&mut self.worst);
         }
         self.start = Some(Start { method, version, target: Span::new(target_at, target_end) });
         self.lines.reserve(USUAL_LINES);
@@ -320,7 +320,7 @@ impl Decoder {
             _ => return Err(Fault::BadVersion.into()),
         };
         if text.len() == line.len() {
-            note(&mut self.worst, Fault::BareLineFeed);
+            Fault::BareLineFeed.note(&mut self.worst);
         }
         Ok((version, feed + 1))
     }
@@ -358,10 +358,10 @@ impl Decoder {
     /// Notes what is wrong with a value, and repairs it.
     fn note_value(&mut self, found: &Value, value: Option<&mut [u8]>) {
         if found.bare {
-            note(&mut self.worst, Fault::BareLineFeed);
+            Fault::BareLineFeed.note(&mut self.worst);
         }
         if found.controls {
-            note(&mut self.worst, Fault::ControlByte);
+            Fault::ControlByte.note(&mut self.worst);
             for byte in value.unwrap_or_default() {
                 if scan::is_control(*byte) {
                     *byte = b' ';
@@ -378,7 +378,7 @@ impl Decoder {
             [] | [b'\r'] => return Err(Stop::Cut),
             [b'\r', b'\n', ..] if name_end == 0 => return Ok(Step::End(2)),
             [b'\n', ..] if name_end == 0 => {
-                note(&mut self.worst, Fault::BareLineFeed);
+                Fault::BareLineFeed.note(&mut self.worst);
                 return Ok(Step::End(1));
             }
             [b' ' | b'\t', ..] if name_end == 0 => return self.folded(input),
@@ -410,7 +410,7 @@ impl Decoder {
         if is_framing(name.of(input)) || text.split(|b| *b == b':').next().is_some_and(resembles_framing) {
             return Err(Fault::FoldedFraming.into());
         }
-        note(&mut self.worst, Fault::Folded);
+        Fault::Folded.note(&mut self.worst);
         if start < end {
             let joined = Span { start: before.start, end: Span::new(0, self.at + end).end };
             let gap = Span { start: before.end, end: Span::new(0, self.at + start).end };
@@ -536,7 +536,13 @@ impl RequestHead {
         self.expects_continue
     }
 
-    /// Whether the decoder has refused it: its body was not read.
+    /// Refuses it for what is wrong with the body that begins behind it.
+    pub fn refuse(&mut self, fault: Fault) {
+        fault.note(&mut self.fault);
+        self.is_refused = true;
+    }
+
+    /// Whether its connection has refused it: its body was not read.
     #[must_use]
     pub fn is_refused(&self) -> bool {
         self.is_refused
@@ -580,7 +586,7 @@ impl RequestHead {
         let count = self.named(HOST).count();
         match count {
             0 if self.version == Version::HTTP_11 => return Err(Fault::NoHost),
-            0 => note(&mut self.fault, Fault::NoHostInHttp10),
+            0 => Fault::NoHostInHttp10.note(&mut self.fault),
             1 => {}
             _ => return Err(Fault::RepeatedHost),
         }
@@ -595,7 +601,7 @@ impl RequestHead {
         self.body = match (chunked, length) {
             (false, None) => return Ok(()),
             (true, Some(_)) => {
-                note(&mut self.fault, Fault::LengthAndEncoding);
+                Fault::LengthAndEncoding.note(&mut self.fault);
                 self.drop_lengths_behind(0);
                 RequestFraming::Chunked
             }
@@ -604,7 +610,8 @@ impl RequestHead {
         };
         if pointless {
             let empty = self.body == RequestFraming::Length(0);
-            note(&mut self.fault, if empty { Fault::ZeroLengthWithGet } else { Fault::BodyWithGet });
+            let fault = if empty { Fault::ZeroLengthWithGet } else { Fault::BodyWithGet };
+            fault.note(&mut self.fault);
         }
         Ok(())
     }
@@ -622,7 +629,7 @@ impl RequestHead {
             several = true;
         }
         if several {
-            note(&mut self.fault, Fault::RepeatedLength);
+            Fault::RepeatedLength.note(&mut self.fault);
             self.drop_lengths_behind(1);
         }
         Ok(Some(first))
@@ -796,13 +803,6 @@ fn line_length(input: &[u8], at: usize) -> Option<usize> {
 
 fn bit(tag: u8) -> u64 {
     1 << (tag & 63)
-}
-
-/// Keeps the worst fault, and the first of its class.
-fn note(worst: &mut Option<Fault>, fault: Fault) {
-    if worst.is_none_or(|known| known.class() < fault.class()) {
-        *worst = Some(fault);
-    }
 }
 
 fn text(bytes: &[u8]) -> &str {

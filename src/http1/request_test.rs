@@ -161,6 +161,19 @@ impl Case {
     }
 }
 
+/// What is no matter of the head's grammar: which host it is, and the chunks behind it.
+const FOUND_LATER: [Fault; 9] = [
+    Fault::BadHost,
+    Fault::HostMismatch,
+    Fault::BadChunkSize,
+    Fault::ChunkTooLarge,
+    Fault::ChunkExtensionTooLong,
+    Fault::ChunkControlByte,
+    Fault::BadChunkEnd,
+    Fault::BadTrailer,
+    Fault::TrailersTooLong,
+];
+
 #[test]
 fn the_corpus() {
     let corpus = corpus();
@@ -170,7 +183,7 @@ fn the_corpus() {
         }
     }
     assert!(corpus.len() >= 120, "{} cases", corpus.len());
-    for fault in Fault::ALL.into_iter().filter(|fault| !fault.is_limit()) {
+    for fault in Fault::ALL.into_iter().filter(|fault| !fault.is_limit() && !FOUND_LATER.contains(fault)) {
         assert!(corpus.iter().any(|case| case.fault() == Some(fault)), "no case is {}", fault.label());
     }
 }

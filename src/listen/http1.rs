@@ -31,8 +31,9 @@ use crate::clock;
 use crate::drain::DrainWatch;
 use crate::fields::Fields;
 use crate::http1::answer::{AnswerConnection, AnswerFraming, AnswerHead};
-use crate::http1::chunked;
-use crate::http1::grade::Class;
+use crate::http1::chunked::{self, ChunkFault};
+use crate::http1::framing::RequestFraming;
+use crate::http1::grade::{Class, Fault};
 use crate::http1::request::{Decoder, RequestHead};
 use crate::reply::Reply;
 use crate::request::{Held, Request};
@@ -199,9 +200,14 @@ where
         loop {
             if !line.input.is_empty() {
                 match self.decoder.decode(&mut line.input, &self.limits.request(), self.limits.desync) {
-                    Ok(Some(head)) => {
+                    Ok(Some(mut head)) => {
+                        let broken = broken_chunk(&head, &line.input);
                         drop(line);
-                        return Poll::Ready(Ok(self.begin(head, false)));
+                        if let Some(fault) = broken {
+                            (self.on_event)(Event::BadHttp1);
+                            head.refuse(fault);
+                        }
+                        return Poll::Ready(Ok(self.begin(head, broken.is_some())));
                     }
                     // An empty line behind a body, as old clients send it, is no beginning of a head.
                     Ok(None) if line.input.is_empty() => self.pulse.settled(),
@@ -531,6 +537,12 @@ fn take(buffer: &mut impl Buf, count: usize) -> usize {
     let most = count.min(buffer.remaining());
     buffer.advance(most);
     count - most
+}
+
+/// What is wrong with the chunks that came together with their head: nobody need be asked for an answer then.
+fn broken_chunk(head: &RequestHead, input: &[u8]) -> Option<Fault> {
+    let is_chunked = head.body() == RequestFraming::Chunked;
+    is_chunked.then(|| chunked::Decoder::default().judge(input).err())?.map(ChunkFault::grade)
 }
 
 /// How the body of an answer is sent (RFC 9112 section 6.3).

@@ -56,7 +56,7 @@ pub enum Event {
     /// A client sent HTTP/2 frames without end that ask for nothing, requests that are none, or asked on after it
     /// was told to end.
     Flood,
-    /// The parser found something other than HTTP/1.
+    /// The parser found something other than HTTP/1, or a body that begins with a broken chunk.
     BadHttp1,
     /// The HTTP/2 connection broke a rule or a limit of the protocol.
     BadHttp2,

@@ -223,7 +223,7 @@ impl<T: Stream> Line<T> {
                     self.coding = Coding::End;
                     Ok(None)
                 }
-                Err(fault) => Err(io::Error::new(io::ErrorKind::InvalidData, fault.to_string())),
+                Err(fault) => Err(io::Error::new(io::ErrorKind::InvalidData, fault)),
             },
         }
     }

@@ -291,6 +291,14 @@ impl Record {
     pub fn refused(&mut self, refusal: &Refusal) {
         self.refused = Some(refusal.reason);
         self.detail = self.texts.keep(refusal.detail.as_bytes());
+        self.doubt(refusal.fault);
+    }
+
+    /// This was found wrong with it as a message.
+    fn doubt(&mut self, fault: Option<Fault>) {
+        if let Some(fault) = fault {
+            fault.note(&mut self.fault);
+        }
     }
 
     /// Its answer was the failure that made a ban, by this jail.
@@ -348,7 +356,11 @@ impl Record {
     /// The response body broke off.
     pub fn broke_off(&mut self, error: &BodyError) {
         self.broken = Some(match error {
-            BodyError::Client(_) | BodyError::Refused(_) => Culprit::Client,
+            BodyError::Client(_) => Culprit::Client,
+            BodyError::Refused(refusal) => {
+                self.doubt(refusal.fault);
+                Culprit::Client
+            }
             BodyError::Origin(_) => Culprit::Origin,
         });
         if self.detail.is_none() {

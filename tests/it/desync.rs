@@ -7,7 +7,11 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::harness::front::{Front, Outcome, Shot, refusal_faults, volley};
+use crate::harness::curl::Over;
+use crate::harness::front::{Front, Outcome, Shot, at_once, refusal_faults, volley};
+use crate::harness::log::text;
+use crate::harness::names::{REQUEST_ID, field};
+use crate::harness::reply::Reply;
 use crate::harness::waiting::Results;
 use crate::harness::{HOST, Wire, outside, test_file};
 
@@ -22,6 +26,11 @@ struct Case {
     messages: usize,
     forwarded: Option<usize>,
     body: Option<String>,
+    desync: Option<String>,
+    #[serde(default)]
+    later: String,
+    #[serde(default)]
+    begun: bool,
     #[serde(default)]
     stays: bool,
 }
@@ -60,6 +69,12 @@ fn faults(front: &Front, case: &Case, outcome: &Outcome) -> Vec<String> {
     if refused && !case.stays && !outcome.closed {
         faults.push("the connection is not closed after the refusal".to_owned());
     }
+    if refused && !case.begun && !outcome.cut.is_empty() {
+        faults.push("the origin saw the beginning of what was refused".to_owned());
+    }
+    if outcome.hanging > 0 {
+        faults.push("the origin still waits for the end of a request".to_owned());
+    }
     let forwarded = case.forwarded.unwrap_or(if refused { 0 } else { case.messages });
     // What waits behind a refusal, or behind an answer that closes, need not be answered.
     let fewer = case.stays && outcome.forwarded.len() < forwarded.max(case.messages);
@@ -75,6 +90,7 @@ fn faults(front: &Front, case: &Case, outcome: &Outcome) -> Vec<String> {
         faults.extend(
             refusal_faults(&front.site, reply).into_iter().map(|fault| format!("{}: {fault}", reply.status)),
         );
+        faults.extend(case.desync.as_ref().and_then(|reason| misgraded(front, reply, reason)));
     }
     for request in outcome.requests() {
         if request.all("x-forwarded-for") != ["127.0.0.1"] {
@@ -84,17 +100,27 @@ fn faults(front: &Front, case: &Case, outcome: &Outcome) -> Vec<String> {
     faults
 }
 
-#[test]
-fn framing_is_clear_or_refused() {
+/// What is wrong with the grade of a refused message in the access log.
+fn misgraded(front: &Front, reply: &Reply, reason: &str) -> Option<String> {
+    let id = reply.header(REQUEST_ID)?;
+    let line = front.site.log().into_iter().find(|line| text(line, field::ID) == id)?;
+    let fine = text(&line, "desync") == "severe" && text(&line, "desync_reason") == reason;
+    (!fine).then(|| format!("not graded severe for {reason}: {line}"))
+}
+
+fn corpus() -> Vec<Case> {
     let text = std::fs::read_to_string(test_file("corpus/framing.yaml")).expect("the corpus");
-    let cases: Vec<Case> = serde_norway::from_str(&text).expect("the corpus is valid");
-    assert!(cases.len() >= 120, "the corpus has {} cases", cases.len());
-    let found = volley(&cases, |front, over, case| {
-        let shot =
-            Shot { bytes: bytes(&case.send), messages: case.messages, patience: Duration::from_secs(3) };
-        faults(front, case, &front.shoot(over, &shot))
-    });
-    let mut results = Results::of("framing");
+    serde_norway::from_str(&text).expect("the corpus is valid")
+}
+
+/// Plays one case and says what is wrong with what became of it.
+fn play(front: &Front, over: Over, case: &Case) -> Vec<String> {
+    let shot = Shot { bytes: bytes(&case.send), messages: case.messages, patience: Duration::from_secs(3) };
+    faults(front, case, &front.shoot_in_two(over, &shot, &bytes(&case.later)))
+}
+
+fn hold(name: &'static str, cases: &[Case], found: Vec<Vec<String>>) {
+    let mut results = Results::of(name);
     for (case, mut faults) in cases.iter().zip(found) {
         if !faults.is_empty() {
             faults.insert(0, case.why.clone());
@@ -102,6 +128,34 @@ fn framing_is_clear_or_refused() {
         results.add(&case.name, &faults);
     }
     results.hold();
+}
+
+#[test]
+fn framing_is_clear_or_refused() {
+    let cases = corpus();
+    assert!(cases.len() >= 120, "the corpus has {} cases", cases.len());
+    let found = volley(&cases, play);
+    hold("framing", &cases, found);
+}
+
+#[test]
+fn what_has_no_clear_reading_is_refused_in_every_mode_and_counted() {
+    let cases: Vec<Case> = corpus().into_iter().filter(|case| case.desync.is_some()).collect();
+    assert!(cases.len() >= 30, "{} cases", cases.len());
+    for mode in ["defensive", "monitor"] {
+        let stage = || Front::with(&format!("[limits]\ndesync_mitigation = \"{mode}\""));
+        let found = at_once(&cases, stage, |front, case| {
+            let mut faults = play(front, Over::Plain, case);
+            let reason = case.desync.as_deref().unwrap_or_default();
+            let label = format!("reason=\"{reason}\"");
+            let counted = ["ravelin_desync_requests_total", "class=\"severe\"", &label];
+            if front.site.counted(&counted) < 1.0 {
+                faults.push(format!("not counted as {reason}"));
+            }
+            faults
+        });
+        hold(mode, &cases, found);
+    }
 }
 
 /// A case of somebody else's.

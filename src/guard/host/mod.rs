@@ -18,6 +18,7 @@ use super::target::Target;
 use crate::config::complaint::Complaints;
 use crate::config::section::{Placed, Reading, Section};
 use crate::head::Head;
+use crate::http1::grade::Fault;
 use crate::refusal::{Reason, Refusal};
 
 /// What was written about unknown hosts.
@@ -74,26 +75,28 @@ pub fn authority<'a>(head: &Head<'a>, target: &Target<'a>) -> Result<Authority<'
     let mut lines = head.all(&HOST);
     let host = lines.next().map(parse).transpose()?;
     if lines.next().is_some() {
-        return Err(bad("several Host fields"));
+        return Err(bad(Fault::RepeatedHost, "several Host fields"));
     }
     let named = target.authority.map(|text| parse(text.as_bytes())).transpose()?;
     match (host, named) {
         (Some(host), Some(named)) if !agree(&host, &named, target) => {
-            Err(bad(format!("Host is `{}`, the target names `{}`", host.raw, named.raw)))
+            let detail = format!("Host is `{}`, the target names `{}`", host.raw, named.raw);
+            Err(bad(Fault::HostMismatch, detail))
         }
         (Some(host), _) => Ok(host),
         (None, Some(named)) if head.version() == Version::HTTP_2 => Ok(named),
         (None, _) if head.version() == Version::HTTP_10 => {
-            Err(bad("HTTP/1.0 without Host: it may be left out there, but then no site can be found"))
+            let detail = "HTTP/1.0 without Host: it may be left out there, but then no site can be found";
+            Err(bad(Fault::NoHostInHttp10, detail))
         }
-        (None, _) => Err(bad("no Host")),
+        (None, _) => Err(bad(Fault::NoHost, "no Host")),
     }
 }
 
 fn parse(bytes: &[u8]) -> Result<Authority<'_>, Refusal> {
     // The detail goes to the log: whoever writes `user:password@host` does not find the password there.
     let shown = || bytes.rsplit(|byte| *byte == b'@').next().unwrap_or_default();
-    let fault = |fault: &str| bad(format!("`{}`: {fault}", excerpt(shown())));
+    let fault = |fault: &str| bad(Fault::BadHost, format!("`{}`: {fault}", excerpt(shown())));
     let text = str::from_utf8(bytes).map_err(|_| fault("not ASCII"))?;
     Authority::parse(text).map_err(|why| fault(&why.to_string()))
 }
@@ -106,8 +109,8 @@ fn agree(host: &Authority<'_>, named: &Authority<'_>, target: &Target<'_>) -> bo
     host.host == named.host && port(host) == port(named)
 }
 
-fn bad(detail: impl Into<std::borrow::Cow<'static, str>>) -> Refusal {
-    Refusal::new(Reason::BadHost, detail)
+fn bad(fault: Fault, detail: impl Into<std::borrow::Cow<'static, str>>) -> Refusal {
+    Refusal::new(Reason::BadHost, detail).graded(fault)
 }
 
 /// The address that a host in normal form is, if it is one.

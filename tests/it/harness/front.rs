@@ -47,6 +47,8 @@ pub(crate) struct Outcome {
     pub(crate) forwarded: Vec<Vec<u8>>,
     /// The heads of requests that the origin never saw the end of.
     pub(crate) cut: Vec<Vec<u8>>,
+    /// How many of them it still waits for.
+    pub(crate) hanging: usize,
     /// What must never be; empty if all is well.
     pub(crate) damage: Vec<String>,
 }
@@ -66,10 +68,16 @@ impl Outcome {
 impl Front {
     /// With every method that may be allowed at all, for every host.
     pub(crate) fn open() -> Self {
+        Self::with("")
+    }
+
+    /// The same with a table more.
+    pub(crate) fn with(table: &str) -> Self {
         let origin = RawOrigin::start();
         let methods = "methods = [\"GET\", \"HEAD\", \"POST\", \"PUT\", \"PATCH\", \"DELETE\", \"OPTIONS\"]";
         let url = origin.url();
-        let site = proxy().site(HOST, url.as_str()).also("*").with(methods).plain_serves().start();
+        let site =
+            proxy().site(HOST, url.as_str()).also("*").with(methods).table(table).plain_serves().start();
         Self { site, origin }
     }
 
@@ -81,9 +89,19 @@ impl Front {
 
     /// Sends the bytes on a new connection and measures what came of it.
     pub(crate) fn shoot(&self, over: Over, shot: &Shot) -> Outcome {
+        self.shoot_in_two(over, shot, &[])
+    }
+
+    /// The same; what is to come `later` is sent once the origin has the beginning of the request.
+    pub(crate) fn shoot_in_two(&self, over: Over, shot: &Shot, later: &[u8]) -> Outcome {
         self.origin.forget();
         let mut wire = self.wire(over);
         wire.send(&shot.bytes);
+        if !later.is_empty() {
+            let begun = within(Duration::from_secs(5), || self.origin.begun("\r\n\r\n").then_some(()));
+            assert!(begun.is_some(), "the origin never saw the beginning of {:?}", lossy(&shot.bytes));
+            wire.send(later);
+        }
         let mut outcome = Outcome::default();
         let head_only = shot.bytes.starts_with(b"HEAD ");
         let (complete, closed) = listen(&mut wire, shot, head_only, &mut outcome.answers);
@@ -134,6 +152,7 @@ impl Front {
         }
         outcome.forwarded = forwarded;
         outcome.cut = received.cut;
+        outcome.hanging = received.hanging;
         let damage = &mut outcome.damage;
         let count = outcome.forwarded.len() + outcome.cut.len();
         if count > shot.messages {
@@ -183,8 +202,12 @@ pub(crate) fn refusal_faults(site: &Ravelin, reply: &Reply) -> Vec<String> {
     }
     let line =
         within(Duration::from_secs(5), || site.log().into_iter().find(|line| text(line, field::ID) == id));
+    let graded = |line: &serde_json::Value| !text(line, "desync").is_empty();
     match line {
         None => faults.push(format!("no line of the access log has the id {id}")),
+        Some(line) if matches!(text(&line, field::REASON), "bad-host" | "bad-chunk") && !graded(&line) => {
+            faults.push(format!("its line in the access log has no grade: {line}"));
+        }
         Some(line) if text(&line, field::REASON).is_empty() => {
             faults.push(format!("its line in the access log has no reason: {line}"));
         }

@@ -35,6 +35,8 @@ pub(crate) struct Received {
     pub(crate) whole: Vec<Vec<u8>>,
     /// Beginnings of requests that were cut off.
     pub(crate) cut: Vec<Vec<u8>>,
+    /// How many of those connections are still open.
+    pub(crate) hanging: usize,
 }
 
 impl RawOrigin {
@@ -91,6 +93,7 @@ impl RawOrigin {
             received.whole.extend(line.whole.iter().cloned());
             if !line.tail.is_empty() && !line.stale {
                 received.cut.push(line.tail.clone());
+                received.hanging += usize::from(!line.closed);
             }
         }
         received

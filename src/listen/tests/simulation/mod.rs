@@ -285,7 +285,7 @@ impl Course {
         for (number, sight) in self.seen.iter().enumerate() {
             let name = &self.name;
             let Some(ask) = self.asks.get(number).filter(|ask| ask.mark == sight.mark) else {
-                let is_due = number == self.asks.len() && self.excuses.is_broken;
+                let is_due = self.may_be_broken(number);
                 let is_late = self.excuses.slow_head == Some(number);
                 assert!(
                     sight.mark == NOBODY && (is_due || is_late),
@@ -301,6 +301,11 @@ impl Course {
         }
     }
 
+    /// Whether the road may be told that this one is broken: by its head, or by chunks that came together with it.
+    fn may_be_broken(&self, number: usize) -> bool {
+        self.asks.get(number).map_or(number == self.asks.len() && self.excuses.is_broken, |ask| ask.is_broken)
+    }
+
     fn judge_answer(&self, number: usize, heard: &Heard) {
         let name = format!("{} answer {number}", self.name);
         let is_last = number + 1 == self.speech.answers.len();
@@ -308,7 +313,7 @@ impl Course {
         assert_eq!(heard.mark, sight.mark, "{name}: the answer of another");
         assert!(is_last || (heard.is_whole && !heard.closes), "{name}: something behind the last answer");
         let Some(ask) = self.asks.get(number).filter(|_| heard.mark != NOBODY) else {
-            let status = if self.excuses.is_broken && number == self.asks.len() { 400 } else { 408 };
+            let status = if self.may_be_broken(number) { 400 } else { 408 };
             let is_late = heard.status == 408 && self.excuses.slow_head == Some(number);
             assert!(heard.status == status || is_late, "{name}: {}", heard.status);
             return assert!(heard.closes && b"broken".starts_with(&heard.body), "{name}");
