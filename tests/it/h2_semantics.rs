@@ -24,6 +24,7 @@ struct Case {
     trailers: Vec<(String, String)>,
     answer: Vec<Answer>,
     body: Option<String>,
+    target: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -131,6 +132,9 @@ fn verdict(front: &Front, case: &Case, end: &End) -> Vec<String> {
                         "the origin got the body {:?}",
                         String::from_utf8_lossy(&request.body)
                     ));
+                }
+                if case.target.as_ref().is_some_and(|target| *target != request.target) {
+                    faults.push(format!("the origin got the target {:?}", request.target));
                 }
                 if request.all("x-forwarded-for") != ["127.0.0.1"] || request.target.contains("smuggled") {
                     faults.push(format!("the origin got {request:?}"));
