@@ -69,7 +69,7 @@ pub fn answer(
     peer: Arc<Peer>,
     request: Request,
 ) -> impl Future<Output = Reply> + Send + 'static {
-    let Request { head, upload } = request;
+    let Request { head, upload, slow_since } = request;
     // Not an async function, which would hold the request twice.
     async move {
         let generation = worker.live().load();
@@ -78,7 +78,7 @@ pub fn answer(
             Found::nothing(&generation, &peer).harden(&worker, &mut reply);
             return reply;
         }
-        let mut record = worker.record(&generation, &peer, &head);
+        let mut record = worker.record(&generation, &peer, &head, slow_since);
         let mut found = Found::nothing(&generation, &peer);
         let road = serve(&worker, &generation, &peer, head, upload, &mut found, &mut record);
         let outcome = AssertUnwindSafe(road).catch_unwind().await;

@@ -1,5 +1,7 @@
 //! A request as a connection hands it to the road: a head that is held, and a body to come.
 
+use std::time::Instant;
+
 use http::request;
 
 use crate::body::Upload;
@@ -14,6 +16,8 @@ pub struct Request {
     pub head: Held,
     /// Its body.
     pub upload: Upload,
+    /// When its head began, if it did not end in time.
+    pub slow_since: Option<Instant>,
 }
 
 /// A request head, held by whoever received it.

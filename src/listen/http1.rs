@@ -14,6 +14,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, DATE};
@@ -207,7 +208,7 @@ where
                             (self.on_event)(Event::BadHttp1);
                             head.refuse(fault);
                         }
-                        return Poll::Ready(Ok(self.begin(head, broken.is_some())));
+                        return Poll::Ready(Ok(self.begin(head, broken.is_some(), None)));
                     }
                     // An empty line behind a body, as old clients send it, is no beginning of a head.
                     Ok(None) if line.input.is_empty() => self.pulse.settled(),
@@ -215,7 +216,7 @@ where
                     Err(broken) => {
                         drop(line);
                         (self.on_event)(Event::BadHttp1);
-                        return Poll::Ready(Ok(self.begin(broken.head, true)));
+                        return Poll::Ready(Ok(self.begin(broken.head, true, None)));
                     }
                 }
             }
@@ -236,7 +237,7 @@ where
     }
 
     /// Hands a request to the road. After a broken one nothing on the connection can be told apart any more.
-    fn begin(&mut self, head: RequestHead, is_broken: bool) -> State<F> {
+    fn begin(&mut self, head: RequestHead, is_broken: bool, slow_since: Option<Instant>) -> State<F> {
         let exchange = Exchange {
             ticket: self.pulse.request(),
             version: head.version(),
@@ -251,7 +252,7 @@ where
             }
             if line.is_end() { Upload::nothing() } else { Upload::http1(self.wire.clone()) }
         };
-        let request = Request { head: Held::Received(head), upload };
+        let request = Request { head: Held::Received(head), upload, slow_since };
         State::Answering(Box::pin((self.service)(request)), exchange)
     }
 
@@ -261,11 +262,12 @@ where
         if !matches!(self.state, State::Reading) {
             return false;
         }
+        let since = self.pulse.reads_head_since();
         let broken = {
             let mut line = self.wire.line();
             self.decoder.give_up(&mut line.input, &self.limits.request())
         };
-        self.state = self.begin(broken.head, true);
+        self.state = self.begin(broken.head, true, since);
         true
     }
 

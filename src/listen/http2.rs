@@ -104,7 +104,7 @@ pub(super) async fn serve<T, G, S, F>(
         let head = Held::Parsed(Box::new(parts), no_meaning.then_some(Fault::BodyWithGet));
         // Boxed, because every future around it would hold it twice, and the task of a stream be 21 KB
         // that are copied to and fro.
-        let answer = Box::pin(service(Request { head, upload }));
+        let answer = Box::pin(service(Request { head, upload, slow_since: None }));
         let pulse = Arc::clone(pulse);
         async move {
             ticket.opened().await;

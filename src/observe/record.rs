@@ -36,7 +36,7 @@ static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// What is known about a request before its head is looked at.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival<'a> {
-    /// When its head was complete, for durations.
+    /// When its head was complete, for durations; when it began, if it did not end in time.
     pub now: Instant,
     /// The same moment on the wall.
     pub wall: SystemTime,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::{House, Worker};
 use crate::admin;
@@ -93,13 +94,21 @@ impl Worker {
         self.house.readiness.state()
     }
 
-    /// Begins the record of a request.
+    /// Begins the record of a request: now, or when its head began, if that did not end in time.
     #[must_use]
-    pub fn record(&self, generation: &Generation, peer: &Peer, head: &Head<'_>) -> Box<Record> {
+    pub fn record(
+        &self,
+        generation: &Generation,
+        peer: &Peer,
+        head: &Head<'_>,
+        slow_since: Option<Instant>,
+    ) -> Box<Record> {
         let tls = peer.tls.as_ref();
+        let (now, wall) = (clock::now(), clock::wall());
+        let ago = slow_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         let arrival = Arrival {
-            now: clock::now(),
-            wall: clock::wall(),
+            now: now.checked_sub(ago).unwrap_or(now),
+            wall: wall.checked_sub(ago).unwrap_or(wall),
             peer: peer.addr,
             listener: peer.listener,
             tls: tls.map(|tls| Tls {

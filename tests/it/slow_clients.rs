@@ -7,6 +7,8 @@ use serde::Deserialize;
 
 use crate::desync::bytes;
 use crate::harness::front::{refusal_faults, replies};
+use crate::harness::log::text;
+use crate::harness::names::{REQUEST_ID, field};
 use crate::harness::reply::Reply;
 use crate::harness::waiting::Results;
 use crate::harness::{HOST, Ravelin, Recorder, Wire, certs, proxy, ravelin, recorder, run, test_file, wire};
@@ -169,8 +171,18 @@ fn faults(site: &Ravelin, case: &Case) -> Vec<String> {
     }
     for reply in ended.answers.iter().filter(|reply| reply.status >= 400) {
         faults.extend(refusal_faults(site, reply));
+        faults.extend(misjudged(site, reply, &bounds));
     }
     faults
+}
+
+/// What is wrong with how long the access log says that it took: whoever looks for slow clients must find them.
+fn misjudged(site: &Ravelin, reply: &Reply, bounds: &Bounds) -> Option<String> {
+    let id = reply.header(REQUEST_ID)?;
+    let line = site.log().into_iter().find(|line| text(line, field::ID) == id)?;
+    let seconds = line["duration_us"].as_f64().map_or(0.0, |micros| micros / 1e6);
+    let fine = (bounds.least / 2.0..=bounds.most).contains(&seconds);
+    (!fine).then(|| format!("the access log says that it took {seconds} s: {line}"))
 }
 
 #[test]

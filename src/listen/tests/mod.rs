@@ -62,7 +62,7 @@ fn quick() -> limits::Policy {
 
 /// The road of these tests.
 async fn road(request: Request) -> Reply {
-    let Request { head, mut upload } = request;
+    let Request { head, mut upload, .. } = request;
     let path = head.view().target().path.unwrap_or("(none)").to_owned();
     let ok = |body: Body| Reply::new(StatusCode::OK, body);
     match (head.view().fault(), &*path) {

@@ -80,7 +80,7 @@ impl Road {
     /// Answers one request.
     pub(super) async fn answer(self: Arc<Self>, request: Request) -> Reply {
         let _life = Life::new(&self.alive);
-        let Request { head, mut upload } = request;
+        let Request { head, mut upload, .. } = request;
         let (fault, mark) = {
             let view = head.view();
             let mark = view.get(&HeaderName::from_static("x-mark"));
