@@ -17,7 +17,7 @@ use crate::guard::pace::Meter;
 use crate::login::{Tap, Window};
 use crate::observe::{Received, Record};
 use crate::refusal::Refusal;
-use crate::upstream::{OriginBody, OriginStream};
+use crate::upstream::{Blame, OriginBody, OriginStream, UpstreamError};
 
 mod client;
 mod upload;
@@ -57,6 +57,18 @@ pub enum BodyError {
     Refused(Refusal),
     /// The origin closed too early, stalled, or broke the framing.
     Origin(std::io::Error),
+}
+
+impl BodyError {
+    /// What ended an answer: the origin, or the client's own body, which still flowed the other way.
+    fn of_exchange(error: std::io::Error) -> Self {
+        match error.downcast::<UpstreamError>() {
+            Ok(UpstreamError { refusal: Some(refusal), .. }) => Self::Refused(*refusal),
+            Ok(error) if error.kind.blame() == Blame::Client => Self::Client(std::io::Error::other(error)),
+            Ok(error) => Self::Origin(std::io::Error::other(error)),
+            Err(error) => Self::Origin(error),
+        }
+    }
 }
 
 impl fmt::Display for BodyError {
@@ -166,8 +178,12 @@ impl Body {
             Source::Empty => None,
             Source::Full(bytes) => bytes.take().filter(|b| !b.is_empty()).map(Ok),
             Source::Client(body) => ready!(body.poll_data(cx)),
-            Source::Origin(body) => ready!(body.poll_data(cx)).map(|data| data.map_err(BodyError::Origin)),
-            Source::Stream(body) => ready!(body.poll_data(cx)).map(|data| data.map_err(BodyError::Origin)),
+            Source::Origin(body) => {
+                ready!(body.poll_data(cx)).map(|data| data.map_err(BodyError::of_exchange))
+            }
+            Source::Stream(body) => {
+                ready!(body.poll_data(cx)).map(|data| data.map_err(BodyError::of_exchange))
+            }
             #[cfg(test)]
             Source::Scripted(script) => ready!(script(cx)),
         };
@@ -284,6 +300,19 @@ mod tests {
     use http_body::Body as _;
 
     use super::*;
+    use crate::refusal::Reason;
+    use crate::upstream::Kind;
+
+    #[test]
+    fn an_answer_that_the_client_s_own_body_ends_is_not_the_origin_s_fault() {
+        let of = |error| BodyError::of_exchange(std::io::Error::other(error));
+        let refused = UpstreamError::body(&BodyError::Refused(Refusal::new(Reason::BadChunk, "broken")));
+        assert!(matches!(of(refused), BodyError::Refused(refusal) if refusal.reason == Reason::BadChunk));
+        assert!(matches!(of(UpstreamError::new(Kind::ClientBody, "gone")), BodyError::Client(_)));
+        assert!(matches!(of(UpstreamError::new(Kind::Closed, "gone")), BodyError::Origin(_)));
+        let reset = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+        assert!(matches!(BodyError::of_exchange(reset), BodyError::Origin(_)));
+    }
 
     #[test]
     fn a_defect_while_a_body_is_passed_on_ends_that_body_and_not_well() {

@@ -2,6 +2,8 @@
 //! against the real binary, byte for byte, plain and over TLS; the judge of what reaches the origin is not ours.
 
 use std::fmt::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -13,7 +15,7 @@ use crate::harness::log::text;
 use crate::harness::names::{REQUEST_ID, field};
 use crate::harness::reply::Reply;
 use crate::harness::waiting::Results;
-use crate::harness::{HOST, Wire, outside, test_file};
+use crate::harness::{HOST, Wire, outside, proxy, test_file, within};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -155,6 +157,44 @@ fn what_has_no_clear_reading_is_refused_in_every_mode_and_counted() {
             faults
         });
         hold(mode, &cases, found);
+    }
+}
+
+/// An origin may answer before it has the whole request; what then breaks is still the client's, and graded.
+#[test]
+fn chunks_that_break_under_an_early_answer_end_both_connections_and_are_graded() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let origin = std::thread::spawn(move || {
+        let (mut socket, _) = listener.accept().expect("Ravelin connects");
+        let mut seen = Vec::new();
+        let mut buffer = [0; 4096];
+        while !seen.ends_with(b"\r\nabc\r\n") && !seen.ends_with(b"\r\nabc") {
+            let count = socket.read(&mut buffer).expect("a request");
+            seen.extend(&buffer[..count]);
+        }
+        socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello").expect("half an answer");
+        let mut rest = Vec::new();
+        let _ = socket.read_to_end(&mut rest);
+        rest
+    });
+    let site = proxy().site(HOST, url.as_str()).plain_serves().start();
+    let mut wire = site.wire();
+    wire.say(&format!("POST /early HTTP/1.1\nHost: {HOST}\nTransfer-Encoding: chunked\n\n3\nabc\n"));
+    let mut got = Vec::new();
+    within(Duration::from_secs(5), || {
+        got.extend(wire.whatever(Duration::from_millis(20)).0);
+        got.ends_with(b"hello").then_some(())
+    })
+    .expect("the beginning of the answer");
+    wire.send("0x3\r\nabc\r\n0\r\n\r\n").until_closed(Duration::from_secs(5));
+    let rest = origin.join().expect("the origin ends");
+    assert!(!String::from_utf8_lossy(&rest).contains("0\r\n\r\n"), "the request has no end: {rest:?}");
+    let line = site.logged("/early");
+    for (name, value) in
+        [("desync", "severe"), ("desync_reason", "bad_chunk_size"), (field::ABORTED, "client")]
+    {
+        assert_eq!(text(&line, name), value, "{line}");
     }
 }
 
