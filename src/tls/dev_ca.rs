@@ -175,6 +175,12 @@ fn is_constrained(root: &[u8]) -> bool {
     constraints.critical && names && addresses && permitted.iter().all(|tree| is_ours(&tree.base))
 }
 
+/// Whether a development CA issued it, this one or another machine's: its root is the issuer, and nobody serves that.
+#[must_use]
+pub fn has_issued(leaf: &CertificateFacts) -> bool {
+    leaf.issuer.contains(ROOT_NAME)
+}
+
 /// A certificate that nobody trusts, signed by itself and kept nowhere: for a demonstration.
 /// Valid for 24 hours.
 pub fn throw_away(names: &[&str], now: SystemTime) -> Result<Arc<Certificate>, DevCaError> {

@@ -11,6 +11,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SigningKey};
 
+use super::dev_ca;
 use super::expiry;
 use super::pem::{self, Content};
 use super::x509::{CertificateFacts, date, fingerprint};
@@ -309,6 +310,7 @@ fn warn_chain(path: &Path, chain: &[CertificateFacts], place: Option<&Place>, co
     let name = path.display();
     if let [leaf] = chain
         && !leaf.is_self_signed()
+        && !dev_ca::has_issued(leaf)
     {
         let message =
             format!("{name} lacks the certificate of the issuer of `{}`, `{}`", leaf.subject, leaf.issuer);

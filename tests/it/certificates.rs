@@ -245,6 +245,9 @@ fn a_development_certificate_is_written_for_other_programs() {
         .arg(&root)
         .arg(out.join("shop.test.pem")));
     verify.exits(0);
+    let file = |extension| out.join(format!("shop.test.{extension}")).to_str().unwrap().to_owned();
+    let checked = cert(home.path(), &["check", &file("pem"), &file("key")]);
+    assert!(!checked.all().contains("lacks the certificate of the issuer"), "{}", checked.all());
     cert(home.path(), &["dev", "www.example.org", "--out", out_name]).exits(1).says("does not vouch for");
     let shown = cert(home.path(), &["show", root.to_str().unwrap()]);
     shown.exits(0).says("authority").says("CN=Ravelin development CA");
